@@ -1,3 +1,34 @@
+// Package verifier finds evidence about a manifest and checks it.
+//
+// Verify asks Sources for candidates, fetches what they say was signed, and
+// tries the keys of the Authorities that its caller gives. What comes out is
+// Evidence, which only this package can make: each piece either verified (a
+// trusted key signed a well-formed payload that names exactly this manifest) or
+// rejected, with the reason. Whether that suffices is for a policy to say; the
+// verifier decides nothing.
+//
+// # Trust
+//
+// Keys are trusted, and come from the caller alone: a certificate, a chain, a
+// bundle or any other annotation beside a signature is never read as a key.
+// Everything that a Registry returns is untrusted. It is bounded by the
+// constants of this package, hashed again here, and parsed only after a trusted
+// key has vouched for it, as far as that is possible; package envelope does the
+// parsing. A payload's claimed name and annotations are part of verified
+// evidence, and are as good as the key's holder.
+//
+// Three outcomes are kept apart: rejected (in Report.Evidence), nothing found
+// (no evidence, no failure), and could not tell (Report.Failures). One source or
+// payload that cannot be read masks no other.
+//
+// # Further forms
+//
+// A further form of evidence is a further Source that yields Candidates of its
+// own form; nothing outside of this package changes. A Source holds no state
+// between calls, and Find may be called at the same time for several subjects
+// and beside other sources, so that Verify is free to ask several at once. At
+// present it asks them in the order given, so that what is not needed is not
+// asked for.
 package verifier
 
 import (
@@ -7,7 +38,8 @@ import (
 )
 
 // Registry is what the verifier reads evidence from. The proxy implements it
-// over its store and an upstream, the command line over an upstream alone.
+// over its store and an upstream, the command line over an upstream alone. It
+// is called by several goroutines at once.
 //
 // An error that matches fs.ErrNotExist says that the registry holds no such
 // thing and could be trusted to tell; every other error means that nobody
@@ -38,4 +70,29 @@ type Authority struct {
 	// the moment (its key file is gone): its keys vouch for nothing, and a
 	// denial that it might have turned is inconclusive.
 	Suspended string
+}
+
+// Source finds candidates for evidence in one place.
+type Source interface {
+	// Name names the source in a SourceFailure.
+	Name() string
+
+	// Find yields what it finds, in an order that depends on the registry's
+	// content alone, until yield returns false. It returns an error when it
+	// could not tell whether there is more; what it yielded before stands.
+	// That there is nothing is no error.
+	Find(ctx context.Context, registry Registry, subject Subject, yield func(Candidate) bool) error
+}
+
+// Candidate is something that may turn out to be evidence. All of it is
+// untrusted. Only the sources of this package make one.
+type Candidate struct {
+	origin    string        // where it was found: the tag
+	blob      v1.Descriptor // the payload; digest and size are well-formed unless there is a fault
+	signature []byte        // over the payload's bytes
+	fault     string        // why it is rejected unread; empty for one worth reading
+
+	// more says that another candidate follows without a request, so that the
+	// payloads of both may be fetched together.
+	more bool
 }

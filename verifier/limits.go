@@ -1,0 +1,45 @@
+package verifier
+
+import "time"
+
+// Limits on what a remote party may make the program read or do. They are
+// constants so that there is one place to look: what lies inside a limit is
+// evaluated, and only when that does not satisfy is the limit a denial.
+const (
+	// MaxManifestSize is how many bytes of a manifest are read.
+	MaxManifestSize = 4 << 20
+	// MaxPayloadSize is how many bytes of a payload, envelope or bundle are
+	// read; one that declares more is refused before it is fetched.
+	MaxPayloadSize = 1 << 20
+	// MaxSignatureSize is how many bytes a detached signature may have. An
+	// RSA-8192 signature has 1 KiB.
+	MaxSignatureSize = 2 << 10
+	// MaxKeySize is how many bytes the file of a public key may have.
+	MaxKeySize = 64 << 10
+	// MaxSignatures is how many signatures are tried for one subject.
+	MaxSignatures = 64
+	// MaxReferrers is how many referrers of one subject are opened.
+	MaxReferrers = 64
+	// MaxIndexDepth is how deep indexes may nest.
+	MaxIndexDepth = 3
+	// MaxChildren is how many manifests one index may list.
+	MaxChildren = 1000
+	// MaxErrorBody is how many bytes of an error's or a token's body are read.
+	MaxErrorBody = 64 << 10
+
+	// DecisionRequests, DecisionBytes and DecisionTime are what one decision
+	// may spend upstream.
+	DecisionRequests = 200
+	DecisionBytes    = 64 << 20
+	DecisionTime     = 20 * time.Second
+	// MaxDecisions is how many decisions are made at once.
+	MaxDecisions = 64
+)
+
+const (
+	// maxFetches is how many payloads of one subject are fetched at once.
+	maxFetches = 8
+	// maxKept is up to what size a payload is kept until the end of the call,
+	// for another signature over the same bytes. Real ones have some 250 bytes.
+	maxKept = 8 << 10
+)

@@ -1,0 +1,179 @@
+package verifier
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"vidimus/verifier/envelope"
+)
+
+// signatureAnnotation is where cosign puts the signature of a layer's bytes.
+const signatureAnnotation = "dev.cosignproject.cosign/signature"
+
+// Tags returns the source of cosign's signature images: the tag
+// sha256-<hex>.sig, and then sha256-<hex>.cosign, where cosign v0.1 to v0.3 put
+// them. A tag that is absent is no error; one that names something other than a
+// signature image yields a candidate that is rejected, not a failure, for
+// asking again would not help.
+func Tags() Source { return tags{} }
+
+type tags struct{}
+
+// Name implements Source.
+func (tags) Name() string { return "tags" }
+
+// Find implements Source.
+func (tags) Find(ctx context.Context, registry Registry, subject Subject, yield func(Candidate) bool) error {
+	if subject.Digest.Algorithm != "sha256" {
+		return nil // cosign has no such tag: it would be too long
+	}
+	var failure error
+	for _, suffix := range [...]string{".sig", ".cosign"} {
+		tag := "sha256-" + subject.Digest.Hex + suffix
+		manifest, err := registry.Manifest(ctx, subject.Repository, tag)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil && failure != nil:
+			failure = fmt.Errorf("%w; %s: %w", failure, tag, err)
+		case err != nil:
+			failure = fmt.Errorf("%s: %w", tag, err)
+		case !yieldSignatures(tag, manifest, yield):
+			return failure
+		}
+	}
+	return failure
+}
+
+// yieldSignatures yields the signatures in the manifest that tag names, in its
+// order, and reports whether more are wanted. One layer at a time is decoded:
+// their number is bounded by yield.
+func yieldSignatures(tag string, manifest []byte, yield func(Candidate) bool) bool {
+	layers, err := signatureLayers(manifest)
+	if err != nil {
+		return yield(Candidate{
+			origin: tag,
+			blob:   v1.Descriptor{Digest: hashOf(manifest)},
+			fault:  fmt.Sprintf("%s is no signature image: %v", tag, err),
+		})
+	}
+	// Each candidate waits for the next, to know whether there is one.
+	var waiting *Candidate
+	decoder := json.NewDecoder(bytes.NewReader(layers))
+	_, _ = decoder.Token() // the bracket: signatureLayers has checked it
+	for i := 0; decoder.More(); i++ {
+		var layer json.RawMessage
+		if decoder.Decode(&layer) != nil {
+			break // not reached: the JSON has been checked
+		}
+		candidate, ok := readLayer(layer)
+		if !ok {
+			continue
+		}
+		candidate.origin = tag
+		if candidate.fault != "" {
+			candidate.fault = fmt.Sprintf("layer %d of %s %s", i, tag, candidate.fault)
+		}
+		if waiting != nil {
+			waiting.more = true
+			if !yield(*waiting) {
+				return false
+			}
+		}
+		waiting = &candidate
+	}
+	return waiting == nil || yield(*waiting)
+}
+
+// signatureLayers returns the layers of an image manifest, a JSON list. The
+// bytes alone say what the manifest is.
+func signatureLayers(manifest []byte) (json.RawMessage, error) {
+	if len(manifest) > MaxManifestSize {
+		return nil, fmt.Errorf("more than %d bytes", MaxManifestSize)
+	}
+	if err := envelope.CheckJSON(manifest, envelope.MaxDepth); err != nil {
+		return nil, err
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(manifest, &members); err != nil || members == nil {
+		return nil, errors.New("not a JSON object")
+	}
+	if string(members["schemaVersion"]) != "2" {
+		return nil, errors.New("schemaVersion is not 2")
+	}
+	if raw, ok := members["mediaType"]; ok {
+		var mediaType types.MediaType
+		if err := json.Unmarshal(raw, &mediaType); err != nil || !mediaType.IsImage() {
+			return nil, fmt.Errorf("mediaType %s is not an image manifest's", shorten(string(raw)))
+		}
+	}
+	if _, ok := members["manifests"]; ok {
+		return nil, errors.New("it is an index, or both an index and an image")
+	}
+	if layers := members["layers"]; len(layers) > 0 && layers[0] == '[' {
+		return layers, nil
+	}
+	return nil, errors.New("it has no list of layers")
+}
+
+// readLayer returns the candidate that a layer holds, or false for a layer of
+// another media type, which is no business of ours.
+func readLayer(layer json.RawMessage) (Candidate, bool) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(layer, &members); err != nil || members == nil {
+		return Candidate{fault: "is not a JSON object"}, true
+	}
+	var mediaType string
+	if err := json.Unmarshal(members["mediaType"], &mediaType); err != nil || mediaType != envelope.MediaTypeSimpleSigning {
+		return Candidate{}, false
+	}
+	var c Candidate
+	c.fault = c.read(members)
+	return c, true
+}
+
+// read fills c from the members of a descriptor, by their exact names, and
+// returns what is wrong with it.
+func (c *Candidate) read(members map[string]json.RawMessage) (fault string) {
+	var digest string
+	if err := json.Unmarshal(members["digest"], &digest); err != nil {
+		return "has no digest"
+	}
+	hash, err := v1.NewHash(digest)
+	if err != nil || hash.Algorithm != "sha256" {
+		return fmt.Sprintf("has the digest %s, which is not sha256", shorten(digest))
+	}
+	c.blob = v1.Descriptor{MediaType: envelope.MediaTypeSimpleSigning, Digest: hash}
+	if err := json.Unmarshal(members["size"], &c.blob.Size); err != nil || c.blob.Size <= 0 {
+		return "declares no size that a payload can have"
+	}
+	if c.blob.Size > MaxPayloadSize {
+		return fmt.Sprintf("declares %d bytes, of which at most %d are read", c.blob.Size, MaxPayloadSize)
+	}
+	var annotations map[string]json.RawMessage
+	var encoded string
+	if json.Unmarshal(members["annotations"], &annotations) != nil || json.Unmarshal(annotations[signatureAnnotation], &encoded) != nil {
+		return "has no annotation " + signatureAnnotation
+	}
+	if base64.StdEncoding.DecodedLen(len(encoded)) > MaxSignatureSize {
+		return fmt.Sprintf("has a signature of more than %d bytes", MaxSignatureSize)
+	}
+	if c.signature, err = base64.StdEncoding.DecodeString(encoded); err != nil || len(c.signature) == 0 {
+		return "has a signature that is not base64"
+	}
+	return ""
+}
+
+func hashOf(data []byte) v1.Hash {
+	sum := sha256.Sum256(data)
+	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}
+}
