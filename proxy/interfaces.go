@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/netip"
 	"time"
@@ -133,25 +134,25 @@ type Recorder interface {
 
 // Record is one decision, as it is kept: one line of JSON.
 type Record struct {
-	ID          string              `json:"id"`
-	Time        time.Time           `json:"time"`
-	Decision    string              `json:"decision"` // allowed | denied | inconclusive
-	Reason      string              `json:"reason,omitempty"`
-	Explained   string              `json:"explained,omitempty"`
-	Hint        string              `json:"hint,omitempty"`
-	Repository  string              `json:"repository"` // canonical
-	Reference   string              `json:"reference"`  // tag or digest that was asked for
-	Digest      string              `json:"digest"`
-	Policy      string              `json:"policy,omitempty"`
-	Enforcement string              `json:"enforcement"`
-	Served      bool                `json:"served"`
-	Authorities []string            `json:"authorities,omitempty"` // that have signed
-	Via         string              `json:"via,omitempty"`         // the allowed index that lists it
-	Exception   string              `json:"exception,omitempty"`
-	Evidence    []verifier.Evidence `json:"evidence,omitempty"`
-	Client      string              `json:"client"`
-	UserAgent   string              `json:"userAgent,omitempty"`
-	Revision    string              `json:"revision"`
+	ID          string          `json:"id"`
+	Time        time.Time       `json:"time"`
+	Decision    string          `json:"decision"` // allowed | denied | inconclusive
+	Reason      string          `json:"reason,omitempty"`
+	Explained   string          `json:"explained,omitempty"`
+	Hint        string          `json:"hint,omitempty"`
+	Repository  string          `json:"repository"` // canonical
+	Reference   string          `json:"reference"`  // tag or digest that was asked for
+	Digest      string          `json:"digest"`
+	Policy      string          `json:"policy,omitempty"`
+	Enforcement string          `json:"enforcement"`
+	Served      bool            `json:"served"`
+	Authorities []string        `json:"authorities,omitempty"` // that have signed
+	Via         string          `json:"via,omitempty"`         // the allowed index that lists it
+	Exception   string          `json:"exception,omitempty"`
+	Evidence    json.RawMessage `json:"evidence,omitempty"` // as verifier.Evidence writes itself
+	Client      string          `json:"client"`
+	UserAgent   string          `json:"userAgent,omitempty"`
+	Revision    string          `json:"revision"`
 }
 
 // Revision is one consistent configuration of a Proxy. A request ends under

@@ -1,0 +1,258 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"vidimus/verifier"
+)
+
+// fetchTime bounds one fetch of a manifest or a small blob, retries included.
+const fetchTime = 60 * time.Second
+
+// view is one repository of one upstream under one revision: where content
+// comes from. It implements verifier.Registry, so that evidence is read, kept
+// and hashed exactly as everything else is.
+type view struct {
+	*live
+	place
+	registered Registered
+	name       string // the canonical repository
+}
+
+func (l *live) view(p place) *view {
+	return &view{live: l, place: p, registered: l.Upstreams[p.upstream], name: p.canonical()}
+}
+
+// resolved is what a tag meant.
+type resolved struct {
+	*manifest
+	// stale is how long ago the upstream confirmed the tag, when it could not
+	// be asked now; zero otherwise.
+	stale time.Duration
+}
+
+// byTag resolves tag to a manifest. The upstream is asked unless it confirmed
+// the tag within maxAge. When the upstream cannot tell, what it last confirmed
+// stands for MaxStale.
+func (v *view) byTag(ctx context.Context, tag string, maxAge time.Duration) (resolved, error) {
+	known, confirmed, err := v.proxy.index.Tag(ctx, v.name, tag)
+	if err != nil {
+		known = v1.Hash{}
+	}
+	age := v.proxy.now().Sub(confirmed)
+	if !isZero(known) && age >= 0 && age < maxAge {
+		if m, err := v.held(ctx, known); err == nil {
+			return resolved{manifest: m}, nil
+		}
+	}
+	m, err := v.fetchManifest(ctx, tag, v1.Hash{})
+	if err == nil {
+		return resolved{manifest: m}, nil
+	}
+	if errors.Is(err, fs.ErrNotExist) && !isZero(known) {
+		// a tag that is gone stays gone, whatever is cached
+		if err := v.proxy.index.SetTag(context.WithoutCancel(ctx), v.name, tag, v1.Hash{}, time.Time{}); err != nil {
+			v.proxy.logger.Warn("cannot forget a tag", "repository", v.name, "tag", tag, "err", err)
+		}
+	}
+	if !isZero(known) && age < v.MaxStale && mayServeStale(err) {
+		if m, heldErr := v.held(ctx, known); heldErr == nil {
+			return resolved{manifest: m, stale: max(age, time.Second)}, nil
+		}
+	}
+	return resolved{}, err
+}
+
+// mayServeStale reports whether err says that the upstream could not be asked,
+// rather than that it answered.
+func mayServeStale(err error) bool {
+	if f, ok := errors.AsType[Fault](err); ok {
+		return f.Kind() == KindUnavailable || f.Kind() == KindRateLimited
+	}
+	return errors.Is(err, context.DeadlineExceeded)
+}
+
+// byDigest returns the manifest of digest, as this repository delivered it.
+func (v *view) byDigest(ctx context.Context, digest v1.Hash) (*manifest, error) {
+	m, err := v.held(ctx, digest)
+	if err == nil {
+		return m, nil
+	}
+	return v.fetchManifest(ctx, digest.String(), digest)
+}
+
+// held returns the manifest of digest without asking the upstream, provided
+// that this repository's upstream delivered it.
+func (v *view) held(ctx context.Context, digest v1.Hash) (*manifest, error) {
+	delivered, _, err := v.proxy.index.Known(ctx, v.name, digest)
+	if err != nil {
+		return nil, err
+	}
+	if !delivered {
+		return nil, fmt.Errorf("manifest %s in %s: %w", digest, v.name, fs.ErrNotExist)
+	}
+	return v.proxy.loadManifest(ctx, digest)
+}
+
+// loadManifest returns the manifest of digest from memory or the store.
+func (p *Proxy) loadManifest(ctx context.Context, digest v1.Hash) (*manifest, error) {
+	if m, ok := p.manifests.get(digest); ok {
+		return m, nil
+	}
+	content, err := p.readHeld(ctx, digest, verifier.MaxManifestSize)
+	if err != nil {
+		return nil, err
+	}
+	m, err := parseManifest(content, "")
+	if err != nil {
+		return nil, err
+	}
+	if m.digest != digest {
+		return nil, fmt.Errorf("stored manifest %s: %w", digest, fs.ErrNotExist)
+	}
+	p.manifests.add(m)
+	return m, nil
+}
+
+// readHeld reads a small piece of content whole from the store.
+func (p *Proxy) readHeld(ctx context.Context, digest v1.Hash, most int64) ([]byte, error) {
+	reader, _, err := p.store.Open(ctx, digest)
+	if err != nil {
+		return nil, err
+	}
+	defer reader.Close()
+	return readAtMost(reader, most)
+}
+
+func readAtMost(r io.Reader, most int64) ([]byte, error) {
+	content, err := io.ReadAll(io.LimitReader(r, most+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(content)) > most {
+		return nil, fmt.Errorf("%w: larger than %d bytes", errMismatch, most)
+	}
+	return content, nil
+}
+
+// fetchManifest asks the upstream for a manifest, once for all who ask for the
+// same at the same time. want is the digest when reference is one.
+func (v *view) fetchManifest(ctx context.Context, reference string, want v1.Hash) (*manifest, error) {
+	return flight(ctx, &v.fetches, v.name+"\x00"+reference, fetchTime, func(ctx context.Context) (*manifest, error) {
+		content, contentType, err := v.registered.Upstream.Manifest(ctx, v.repository, reference)
+		if err != nil {
+			return nil, err
+		}
+		m, err := parseManifest(content, contentType)
+		if err != nil {
+			return nil, fmt.Errorf("%s of %s: %w", printable(reference), v.name, err)
+		}
+		if !isZero(want) && m.digest != want {
+			return nil, fmt.Errorf("%s of %s: %w: the bytes hash to %s", want, v.name, errMismatch, m.digest)
+		}
+		v.keepManifest(ctx, m)
+		if isZero(want) {
+			if err := v.proxy.index.SetTag(ctx, v.name, reference, m.digest, v.proxy.now()); err != nil {
+				v.proxy.logger.Warn("cannot remember a tag", "repository", v.name, "tag", reference, "err", err)
+			}
+		}
+		return m, nil
+	})
+}
+
+// keepManifest stores a manifest that the upstream delivered. The store is a
+// convenience: what cannot be kept is served all the same.
+func (v *view) keepManifest(ctx context.Context, m *manifest) {
+	v.proxy.manifests.add(m)
+	if err := v.proxy.store.Put(ctx, m.digest, m.bytes); err != nil {
+		v.proxy.logger.Warn("cannot store a manifest", "repository", v.name, "digest", m.digest.String(), "err", err)
+	}
+	if err := v.proxy.index.Delivered(ctx, v.name, m.digest); err != nil {
+		v.proxy.logger.Warn("cannot index a manifest", "repository", v.name, "digest", m.digest.String(), "err", err)
+	}
+}
+
+// Manifest implements verifier.Registry for evidence about manifests of this
+// repository. A signature's tag is always asked of the upstream, because
+// signatures are added; when the upstream cannot be asked, what it last
+// confirmed is as good as ever, for a signature does not expire by being old.
+func (v *view) Manifest(ctx context.Context, _, reference string) ([]byte, error) {
+	if digest, err := parseDigest(reference); err == nil {
+		m, err := v.byDigest(ctx, digest)
+		if err != nil {
+			return nil, err
+		}
+		return m.bytes, nil
+	}
+	m, err := v.byTag(ctx, reference, 0)
+	if err == nil {
+		return m.bytes, nil
+	}
+	if f, ok := errors.AsType[Fault](err); ok && (f.Kind() == KindUnauthorized || f.Kind() == KindForbidden) {
+		if absent := v.refusedBecauseAbsent(ctx, reference); absent {
+			return nil, fmt.Errorf("%s: %w", reference, fs.ErrNotExist)
+		}
+	}
+	return nil, err
+}
+
+// refusedBecauseAbsent reports whether a refusal to show a signature's tag can
+// be read as its absence: some registries answer 403 for a tag that is not
+// there. It can when the same credentials read the subject itself, now.
+func (v *view) refusedBecauseAbsent(ctx context.Context, tag string) bool {
+	subject, _, ok := subjectOfTag(tag)
+	if !ok {
+		return false
+	}
+	_, err := v.fetchManifest(ctx, subject.String(), subject)
+	return err == nil
+}
+
+// Blob implements verifier.Registry: a small blob, whole and hashed.
+func (v *view) Blob(ctx context.Context, _ string, desc v1.Descriptor) ([]byte, error) {
+	if desc.Size < 0 || desc.Size > verifier.MaxPayloadSize {
+		return nil, fmt.Errorf("%s: %w: declared with %d bytes, at most %d are read", desc.Digest, errMismatch, desc.Size, verifier.MaxPayloadSize)
+	}
+	if _, err := parseDigest(desc.Digest.String()); err != nil {
+		return nil, err
+	}
+	delivered, _, err := v.proxy.index.Known(ctx, v.name, desc.Digest)
+	if err == nil && delivered {
+		content, err := v.proxy.readHeld(ctx, desc.Digest, verifier.MaxPayloadSize)
+		if err == nil && int64(len(content)) == desc.Size {
+			return content, nil
+		}
+	}
+	return flight(ctx, &v.blobs, fmt.Sprintf("%s\x00%s\x00%d", v.name, desc.Digest.Hex, desc.Size), fetchTime, func(ctx context.Context) ([]byte, error) {
+		return v.fetchSmall(ctx, desc)
+	})
+}
+
+func (v *view) fetchSmall(ctx context.Context, desc v1.Descriptor) ([]byte, error) {
+	body, _, err := v.registered.Upstream.Blob(ctx, v.repository, desc.Digest, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	content, err := readAtMost(body, desc.Size)
+	if err != nil {
+		return nil, fmt.Errorf("blob %s of %s: %w", desc.Digest, v.name, err)
+	}
+	if got := digestOf(content); int64(len(content)) != desc.Size || got != desc.Digest {
+		return nil, fmt.Errorf("blob %s of %s: %w: %d bytes that hash to %s", desc.Digest, v.name, errMismatch, len(content), got)
+	}
+	if err := v.proxy.store.Put(ctx, desc.Digest, content); err != nil {
+		v.proxy.logger.Warn("cannot store a blob", "repository", v.name, "digest", desc.Digest.String(), "err", err)
+	}
+	if err := v.proxy.index.Delivered(ctx, v.name, desc.Digest); err != nil {
+		v.proxy.logger.Warn("cannot index a blob", "repository", v.name, "digest", desc.Digest.String(), "err", err)
+	}
+	return content, nil
+}

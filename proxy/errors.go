@@ -1,0 +1,274 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/distribution/distribution/v3/registry/api/errcode"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"vidimus/policy"
+	"vidimus/verifier"
+)
+
+// The codes of the distribution specification that are answered.
+var (
+	codeDenied           = errcode.ErrorCodeDenied
+	codeUnavailable      = errcode.ErrorCodeUnavailable
+	codeUnsupported      = errcode.ErrorCodeUnsupported
+	codeTooManyRequests  = errcode.ErrorCodeTooManyRequests
+	codeNameInvalid      = errcode.ErrorCodeNameInvalid
+	codeNameUnknown      = errcode.ErrorCodeNameUnknown
+	codeTagInvalid       = errcode.ErrorCodeTagInvalid
+	codeDigestInvalid    = errcode.ErrorCodeDigestInvalid
+	codeManifestUnknown  = errcode.ErrorCodeManifestUnknown
+	codeBlobUnknown      = errcode.ErrorCodeBlobUnknown
+	codeRangeInvalid     = errcode.ErrorCodeRangeInvalid
+	codePaginationNumber = errcode.ErrorCodePaginationNumberInvalid
+)
+
+// Reasons that stand in an answer's detail beside those of a policy decision.
+const (
+	reasonUpstreamMismatch = "upstream-mismatch"
+	reasonNoUpstream       = "no-upstream"
+)
+
+// retryAfterDefault is what a client is told to wait when nobody knows better.
+const retryAfterDefault = 5 * time.Second
+
+// Error is an answer that is not content. It is safe to show to a client: its
+// text holds no credential and nothing of an upstream but its name and status.
+type Error struct {
+	Status     int
+	Code       errcode.ErrorCode
+	Message    string
+	Reason     string // short form of Message for programs; in the detail
+	Detail     *Detail
+	RetryAfter time.Duration
+	Allow      string // the Allow header of a 405
+	Size       int64  // of the content, for a 416
+	Err        error  // what caused it; for the log, not for the client
+}
+
+// Error returns the message.
+func (e *Error) Error() string {
+	if e.Err != nil {
+		return e.Message + ": " + e.Err.Error()
+	}
+	return e.Message
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Detail is what an error's "detail" holds.
+type Detail struct {
+	ID         string              `json:"id,omitempty"`
+	Reason     string              `json:"reason"`
+	Repository string              `json:"repository,omitempty"`
+	Reference  string              `json:"reference,omitempty"`
+	Digest     string              `json:"digest,omitempty"`
+	Policy     string              `json:"policy,omitempty"`
+	Evidence   []verifier.Evidence `json:"evidence,omitempty"`
+	Hint       string              `json:"hint,omitempty"`
+}
+
+// asError is the one map from what went wrong to what a client is told. at is
+// the kind of thing that was asked for, which decides what its absence is
+// called.
+func asError(err error, at endpoint) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	if d, ok := errors.AsType[*undecided](err); ok {
+		return &Error{
+			Status: http.StatusServiceUnavailable, Code: codeUnavailable, Message: d.sentence(),
+			Detail: decisionDetail(d.decision, policy.ReasonInconclusive), RetryAfter: retryAfter(d.err), Err: d.err,
+		}
+	}
+	if errors.Is(err, errMismatch) {
+		return mismatchError(err)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return notFound(at)
+	}
+	if f, ok := errors.AsType[Fault](err); ok {
+		return faultError(f, err)
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return unavailable("the upstream did not answer in time", retryAfterDefault, err)
+	}
+	return unavailable("Vidimus cannot answer at the moment", retryAfterDefault, err)
+}
+
+func faultError(f Fault, err error) *Error {
+	switch f.Kind() {
+	case KindMismatch:
+		return mismatchError(err)
+	case KindRateLimited:
+		return &Error{
+			Status: http.StatusTooManyRequests, Code: codeTooManyRequests,
+			Message: "the upstream registry limits the rate of requests: " + f.Error(), RetryAfter: retryAfter(err), Err: err,
+		}
+	case KindUnauthorized, KindForbidden:
+		return &Error{
+			Status: http.StatusForbidden, Code: codeDenied,
+			Message: "the upstream registry refuses: " + f.Error() + "; there is no such repository, or the credentials configured for the upstream may not read it", Err: err,
+		}
+	default:
+		return unavailable(f.Error(), retryAfter(err), err)
+	}
+}
+
+func retryAfter(err error) time.Duration {
+	if f, ok := errors.AsType[Fault](err); ok && f.RetryAfter() > 0 {
+		return f.RetryAfter()
+	}
+	return retryAfterDefault
+}
+
+func unavailable(message string, after time.Duration, err error) *Error {
+	return &Error{Status: http.StatusServiceUnavailable, Code: codeUnavailable, Message: message, RetryAfter: after, Err: err}
+}
+
+// errMismatch marks upstream bytes that are not what they should be.
+var errMismatch = errors.New("the upstream sent wrong content")
+
+func mismatchError(err error) *Error {
+	return &Error{
+		Status: http.StatusBadGateway, Code: codeUnavailable, Message: err.Error(),
+		Reason: reasonUpstreamMismatch, Err: err,
+	}
+}
+
+func notFound(at endpoint) *Error {
+	e := &Error{Status: http.StatusNotFound}
+	switch at {
+	case endpointManifest:
+		e.Code, e.Message = codeManifestUnknown, "the upstream registry holds no such manifest"
+	case endpointBlob:
+		e.Code, e.Message = codeBlobUnknown, "no allowed manifest of this repository that Vidimus knows references this blob; pull the manifest first"
+	default:
+		e.Code, e.Message = codeNameUnknown, "the upstream registry knows no such repository"
+	}
+	return e
+}
+
+func notConfigured(registry string) *Error {
+	return &Error{
+		Status: http.StatusForbidden, Code: codeDenied, Reason: reasonNoUpstream,
+		Message: "registry " + printable(registry) + " is not configured in Vidimus",
+	}
+}
+
+func invalidName(name string) *Error {
+	return &Error{
+		Status: http.StatusBadRequest, Code: codeNameInvalid,
+		Message: "invalid repository name " + quote(name) + ": want lower-case components of letters and digits, joined by '.', '_', '-' and '/', at most 255 characters",
+	}
+}
+
+func invalidDigest(digest, why string) *Error {
+	return &Error{Status: http.StatusBadRequest, Code: codeDigestInvalid, Message: "invalid digest " + quote(digest) + ": " + why}
+}
+
+// decisionDetail leaves the reference to the request, which knows how it was
+// written.
+func decisionDetail(d policy.Decision, reason string) *Detail {
+	detail := &Detail{
+		ID: d.ID, Reason: reason, Repository: d.Subject.Repository,
+		Policy: d.Policy, Evidence: d.Evidence, Hint: d.Hint,
+	}
+	if !isZero(d.Subject.Digest) {
+		detail.Digest = d.Subject.Digest.String()
+	}
+	return detail
+}
+
+// undecided is a decision that could not be reached.
+type undecided struct {
+	decision policy.Decision
+	image    string
+	err      error
+}
+
+func (u *undecided) Error() string { return u.sentence() }
+func (u *undecided) Unwrap() error { return u.err }
+func (u *undecided) sentence() string {
+	return u.decision.Sentence(u.image)
+}
+
+// denied is the answer to a decision that denies.
+func denied(d policy.Decision, image string) *Error {
+	return &Error{
+		Status: http.StatusForbidden, Code: codeDenied,
+		Message: d.Sentence(image), Detail: decisionDetail(d, d.Reason),
+	}
+}
+
+// writeError answers with e. Headers of a success that were set before are
+// taken back: an error must not be cached or mistaken for content.
+func writeError(w http.ResponseWriter, r *http.Request, e *Error) {
+	h := w.Header()
+	for _, name := range []string{"Docker-Content-Digest", "Etag", "Content-Length", "Content-Range", "Accept-Ranges", "Age", "Warning", "Link", "Oci-Filters-Applied"} {
+		h.Del(name)
+	}
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	if e.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int((e.RetryAfter+time.Second-1)/time.Second)))
+	}
+	if e.Status == http.StatusMethodNotAllowed {
+		h.Set("Allow", e.Allow)
+	}
+	if e.Status == http.StatusRequestedRangeNotSatisfiable {
+		h.Set("Content-Range", "bytes */"+strconv.FormatInt(e.Size, 10))
+	}
+	wire := errcode.Error{Code: e.Code, Message: e.Message}
+	if e.Detail != nil {
+		wire.Detail = e.Detail
+	} else if e.Reason != "" {
+		wire.Detail = Detail{Reason: e.Reason}
+	}
+	body, err := json.Marshal(errcode.Errors{wire})
+	if err != nil {
+		body = []byte(`{"errors":[{"code":"UNAVAILABLE","message":"the error could not be encoded"}]}`)
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)+1))
+	w.WriteHeader(e.Status)
+	if r.Method != http.MethodHead {
+		w.Write(append(body, '\n'))
+	}
+}
+
+// printable returns at most 128 bytes of s with everything but printable ASCII
+// replaced, so that a name from a request or an upstream cannot break a line,
+// a header or a terminal.
+func printable(s string) string {
+	const most = 128
+	cut := len(s) > most
+	if cut {
+		s = s[:most]
+	}
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+	if cut {
+		s += "..."
+	}
+	return s
+}
+
+func quote(s string) string { return strconv.Quote(printable(s)) }
+
+// isZero reports whether a digest is not set.
+func isZero(digest v1.Hash) bool { return digest == v1.Hash{} }

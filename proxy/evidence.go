@@ -1,0 +1,111 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"slices"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"vidimus/verifier"
+	"vidimus/verifier/envelope"
+)
+
+// subjectOf returns the subject of a manifest that is proven to be evidence or
+// another referrer, the zero digest when it is not proven. named is the subject
+// that its tag names, or zero. An error means that nobody could tell.
+//
+// A signature artifact proves itself: each of its layers is read whole, hashed
+// and parsed, and names the subject. Another referrer, whose layers mean
+// nothing to us, has a subject field and no part that a client would run.
+func (v *view) subjectOf(ctx context.Context, m *manifest, named v1.Hash) (v1.Hash, error) {
+	subject := named
+	if m.subject != nil {
+		if !isZero(named) && m.subject.Digest != named {
+			return v1.Hash{}, nil
+		}
+		subject = m.subject.Digest
+	}
+	if subject == m.digest {
+		return v1.Hash{}, nil
+	}
+	if m.isEvidenceShaped() {
+		return v.provenSubject(ctx, m, subject)
+	}
+	if m.subject != nil && !m.hasImageParts() {
+		return subject, nil
+	}
+	return v1.Hash{}, nil
+}
+
+// provenSubject reads every layer of a signature artifact. With no subject
+// given, the one digest that the first layer names is it.
+func (v *view) provenSubject(ctx context.Context, m *manifest, subject v1.Hash) (v1.Hash, error) {
+	if len(m.layers) > verifier.MaxSignatures {
+		return v1.Hash{}, nil
+	}
+	for _, layer := range m.layers {
+		named, err := v.namedBy(ctx, layer)
+		if err != nil {
+			return v1.Hash{}, err
+		}
+		if isZero(subject) && len(named) == 1 {
+			if subject, err = parseDigest(named[0]); err != nil {
+				return v1.Hash{}, nil
+			}
+		}
+		if isZero(subject) || !slices.Contains(named, subject.String()) {
+			return v1.Hash{}, nil
+		}
+	}
+	proven, err := v.configIsPlain(ctx, m.config)
+	if err != nil || !proven {
+		return v1.Hash{}, err
+	}
+	return subject, nil
+}
+
+// namedBy returns the digests that one layer names, none when it is not what
+// its media type says.
+func (v *view) namedBy(ctx context.Context, layer v1.Descriptor) ([]string, error) {
+	content, err := v.Blob(ctx, v.repository, layer)
+	if isUnfit(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	named, err := envelope.Subjects(string(layer.MediaType), content)
+	if err != nil {
+		return nil, nil
+	}
+	return named, nil
+}
+
+// configIsPlain reports whether the config of a signature artifact is a small
+// JSON document.
+func (v *view) configIsPlain(ctx context.Context, config v1.Descriptor) (bool, error) {
+	content, err := v.Blob(ctx, v.repository, config)
+	if isUnfit(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return envelope.CheckJSON(content, maxManifestDepth) == nil, nil
+}
+
+// isUnfit reports whether err says that the content is not there, too large or
+// not what its digest says: reasons to call it no evidence, rather than reasons
+// to try again.
+func isUnfit(err error) bool {
+	if err == nil {
+		return false
+	}
+	if f, ok := errors.AsType[Fault](err); ok && f.Kind() == KindMismatch {
+		return true
+	}
+	_, invalid := errors.AsType[*Error](err) // a digest that is not sha256
+	return invalid || errors.Is(err, errMismatch) || errors.Is(err, fs.ErrNotExist)
+}

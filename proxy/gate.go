@@ -1,0 +1,308 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"vidimus/policy"
+	"vidimus/verifier"
+)
+
+// asker is who asks, and for what, in the words of the request.
+type asker struct {
+	client    string
+	userAgent string
+	image     string // for sentences: as the client wrote it
+	reference string // tag or digest
+}
+
+// gate decides about a manifest that was asked for by tag, or by digest when
+// tag is empty. Its error is *undecided, or a failure to fetch what the
+// decision needs; the decision beside it tells whether to serve all the same.
+func (v *view) gate(ctx context.Context, m *manifest, tag string, a asker) (policy.Decision, error) {
+	if v.observes() && !v.Gate.Revoked(m.digest) {
+		v.proxy.behind(ctx, func(ctx context.Context) {
+			if _, err := v.admission(ctx, m, tag, a); err != nil {
+				v.proxy.logger.Info("observed without a decision", "repository", v.name, "digest", m.digest.String(), "err", err)
+			}
+		})
+		return policy.Decision{Enforcement: policy.Observe}, nil
+	}
+	return v.admission(ctx, m, tag, a)
+}
+
+func (v *view) observes() bool { return v.Gate.Scope(v.name).Enforcement == policy.Observe }
+
+// admission is the whole decision about a manifest: as evidence about an
+// allowed subject where it is made like evidence, else as an image. A request
+// by tag is decided on the manifest itself, never through an index.
+func (v *view) admission(ctx context.Context, m *manifest, tag string, a asker) (policy.Decision, error) {
+	asImage := func() (policy.Decision, error) {
+		if tag != "" {
+			return v.decide(ctx, m, tag, a)
+		}
+		return v.admit(ctx, m, a, 0)
+	}
+	if scope := v.Gate.Scope(v.name); scope.Unverified || scope.Denied || v.Gate.Revoked(m.digest) {
+		return asImage() // no evidence is read
+	}
+	about, isEvidence, err := v.asEvidence(ctx, m, tag, a)
+	if isEvidence && err == nil && about.Served() {
+		return about, nil
+	}
+	own, ownErr := asImage()
+	if ownErr == nil && own.Served() || !isEvidence && err == nil {
+		return own, ownErr
+	}
+	if err = errors.Join(err, ownErr); err != nil {
+		return own, err
+	}
+	return about, nil
+}
+
+// admit decides about a manifest asked for by digest, as an image: through an
+// index of this repository that lists it and is itself allowed now, or by its
+// own evidence. depth counts the indexes above it.
+func (v *view) admit(ctx context.Context, m *manifest, a asker, depth int) (policy.Decision, error) {
+	if d, ok := v.decisions.get(v.ownKey(m, ""), v.proxy.now()); ok && d.Allowed || v.Gate.Revoked(m.digest) {
+		return v.decide(ctx, m, "", a)
+	}
+	through, throughErr := v.admitThrough(ctx, m, a, depth)
+	if through.Allowed {
+		return through, nil
+	}
+	d, err := v.decide(ctx, m, "", a)
+	if err == nil && !d.Allowed && throughErr != nil {
+		// an index that lists it might have allowed it
+		return d, throughErr
+	}
+	return d, err
+}
+
+// admitThrough looks for an index that lists m, hashed again, and is allowed
+// now by the policy that decides this request.
+func (v *view) admitThrough(ctx context.Context, m *manifest, a asker, depth int) (policy.Decision, error) {
+	if depth >= verifier.MaxIndexDepth {
+		return policy.Decision{}, nil
+	}
+	_, parents, err := v.proxy.index.Known(ctx, v.name, m.digest)
+	if err != nil {
+		v.proxy.logger.Warn("cannot read the index", "repository", v.name, "err", err)
+		return policy.Decision{}, nil
+	}
+	var undecidedErr error
+	for _, digest := range parents {
+		index, err := v.byDigest(ctx, digest)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			undecidedErr = err
+			continue
+		}
+		if !index.lists(m) {
+			continue
+		}
+		d, err := v.admit(ctx, index, a, depth+1)
+		if err != nil {
+			undecidedErr = err
+		} else if d.Allowed {
+			return v.recordThrough(ctx, m, d, a)
+		}
+	}
+	return policy.Decision{}, undecidedErr
+}
+
+// lists reports whether an index lists m as it is, its size and media type
+// included.
+func (m *manifest) lists(child *manifest) bool {
+	if !m.index || len(m.manifests) > verifier.MaxChildren {
+		return false
+	}
+	desc, ok := m.reaches(child.digest)
+	return ok && desc.Size == int64(len(child.bytes)) && (desc.MediaType == child.mediaType || desc.MediaType == "")
+}
+
+// recordThrough makes the decision about a child from the one about its index,
+// and records it once for each of those.
+func (v *view) recordThrough(ctx context.Context, child *manifest, parent policy.Decision, a asker) (policy.Decision, error) {
+	key := decisionKey{repository: v.name, digest: child.digest, via: parent.ID}
+	if d, ok := v.decisions.get(key, v.proxy.now()); ok {
+		return d, nil
+	}
+	return flight(ctx, &v.deciding, "via\x00"+parent.ID+"\x00"+child.digest.Hex, verifier.DecisionTime, func(ctx context.Context) (policy.Decision, error) {
+		if d, ok := v.decisions.get(key, v.proxy.now()); ok {
+			return d, nil
+		}
+		d := parent
+		d.ID = policy.NewID()
+		d.Time = v.proxy.now()
+		d.Via = parent.Subject.Digest.String()
+		d.Subject.Digest, d.Subject.Tag = child.digest, ""
+		if err := v.record(ctx, d, nil, a); err != nil {
+			return policy.Decision{}, err
+		}
+		v.decisions.add(key, d, v.proxy.now())
+		return d, nil
+	})
+}
+
+func (v *view) ownKey(m *manifest, tag string) decisionKey {
+	key := decisionKey{repository: v.name, digest: m.digest}
+	if v.Gate.Scope(v.name).ReadsTag {
+		key.tag = tag
+	}
+	return key
+}
+
+// decide decides about a manifest by its own evidence, once for all who ask at
+// the same time; the decision is recorded before anybody acts on it.
+func (v *view) decide(ctx context.Context, m *manifest, tag string, a asker) (policy.Decision, error) {
+	key := v.ownKey(m, tag)
+	if d, ok := v.decisions.get(key, v.proxy.now()); ok {
+		return d, nil
+	}
+	type outcome struct {
+		decision policy.Decision
+		err      error
+	}
+	o, err := flight(ctx, &v.deciding, key.repository+"\x00"+key.digest.Hex+"\x00"+key.tag, 2*verifier.DecisionTime, func(ctx context.Context) (outcome, error) {
+		if d, ok := v.decisions.get(key, v.proxy.now()); ok {
+			return outcome{decision: d}, nil
+		}
+		d, err := v.Gate.Evaluate(ctx, v, policy.Subject{
+			Repository: v.name, Tag: tag, Digest: m.digest, Aliases: v.aliases(),
+		})
+		if recordErr := v.record(ctx, d, err, a); recordErr != nil {
+			return outcome{}, recordErr
+		}
+		if err != nil {
+			return outcome{d, &undecided{decision: d, err: err}}, nil
+		}
+		v.decisions.add(key, d, v.proxy.now())
+		return outcome{decision: d}, nil
+	})
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	if u, ok := errors.AsType[*undecided](o.err); ok {
+		return o.decision, &undecided{decision: u.decision, image: a.image, err: u.err}
+	}
+	return o.decision, nil
+}
+
+// aliases are the other names under which a signature may know the repository.
+func (v *view) aliases() []string {
+	var names []string
+	add := func(host, repository string) {
+		if host != "" {
+			names = append(names, host+"/"+repository)
+		}
+	}
+	add(v.registered.URLHost, v.repository)
+	for _, host := range v.registered.Hosts {
+		add(host, v.repository)
+	}
+	add(v.ExternalHost, v.name)
+	if v.DefaultUpstream == v.upstream {
+		add(v.ExternalHost, v.repository)
+	}
+	return names
+}
+
+// asEvidence decides about a manifest as a signature artifact, another
+// referrer, or a list of referrers: it is served while its subject is allowed,
+// and makes nothing else servable. isEvidence is false when the bytes do not
+// prove that it is one; then the manifest is an image like any other.
+func (v *view) asEvidence(ctx context.Context, m *manifest, tag string, a asker) (d policy.Decision, isEvidence bool, err error) {
+	named, suffix, _ := subjectOfTag(tag)
+	if m.index {
+		return v.asListing(ctx, m, named, suffix, a)
+	}
+	if tag != "" && isZero(named) && m.subject == nil {
+		return policy.Decision{}, false, nil
+	}
+	subject, err := v.subjectOf(ctx, m, named)
+	if err != nil || isZero(subject) {
+		return policy.Decision{}, false, err
+	}
+	return v.admitSubject(ctx, subject, a)
+}
+
+// asListing decides about an index that lists referrers under the fallback
+// tag. Asked for by digest, it is one when the fallback tag of a subject that
+// it is known to belong to still names it.
+func (v *view) asListing(ctx context.Context, m *manifest, subject v1.Hash, suffix string, a asker) (policy.Decision, bool, error) {
+	for _, desc := range m.manifests {
+		if desc.Platform != nil {
+			return policy.Decision{}, false, nil // made to be run
+		}
+	}
+	if !isZero(subject) {
+		if suffix != "" || subject == m.digest {
+			return policy.Decision{}, false, nil
+		}
+		d, ok, err := v.admitSubject(ctx, subject, a)
+		if ok && err == nil && d.Served() {
+			v.remember(ctx, subject, m.digest)
+		}
+		return d, ok, err
+	}
+	_, candidates, err := v.proxy.index.Known(ctx, v.name, m.digest)
+	if err != nil {
+		return policy.Decision{}, false, nil
+	}
+	for _, candidate := range candidates {
+		listing, err := v.byTag(ctx, fallbackTag(candidate), v.TagTTL)
+		if err != nil || listing.digest != m.digest {
+			continue
+		}
+		return v.admitSubject(ctx, candidate, a)
+	}
+	return policy.Decision{}, false, nil
+}
+
+func (v *view) admitSubject(ctx context.Context, subject v1.Hash, a asker) (policy.Decision, bool, error) {
+	sm, err := v.byDigest(ctx, subject)
+	if errors.Is(err, fs.ErrNotExist) {
+		return policy.Decision{}, false, nil
+	}
+	if err != nil {
+		return policy.Decision{}, false, err
+	}
+	d, err := v.admit(ctx, sm, a, 0)
+	return d, true, err
+}
+
+// remember keeps what an admitted manifest references.
+func (v *view) remember(ctx context.Context, parent v1.Hash, edges ...v1.Hash) {
+	if err := v.proxy.index.Delivered(ctx, v.name, parent, edges...); err != nil {
+		v.proxy.logger.Warn("cannot index what a manifest references", "repository", v.name, "digest", parent.String(), "err", err)
+	}
+}
+
+// record keeps a decision. Without RequireRecord a record that cannot be kept
+// is a line in the log; with it the decision must not take effect.
+func (v *view) record(ctx context.Context, d policy.Decision, evaluateErr error, a asker) error {
+	if err := v.proxy.recorder.Record(ctx, newRecord(d, evaluateErr, a)); err != nil {
+		v.proxy.logger.Error("cannot record a decision", "id", d.ID, "err", err)
+		if v.RequireRecord {
+			return &undecided{decision: unrecorded(d), image: a.image, err: err}
+		}
+	}
+	v.proxy.metrics.decided(d)
+	return nil
+}
+
+// unrecorded is the denial that takes the place of a decision that cannot be
+// recorded.
+func unrecorded(d policy.Decision) policy.Decision {
+	d.Allowed = false
+	d.Enforcement = policy.Enforce
+	d.Reason = policy.ReasonInconclusive
+	d.Explained = "the decision cannot be recorded, and the configuration requires that it is"
+	d.Hint = "see the log of Vidimus about decisions.path"
+	return d
+}

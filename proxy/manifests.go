@@ -1,0 +1,82 @@
+package proxy
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Header values that every answer shares.
+var (
+	cacheControlHeader = []string{"private, no-cache"}
+	varyHeader         = []string{"Accept, Authorization"}
+)
+
+// serveManifest answers GET and HEAD for a manifest by tag or digest: the
+// bytes that the gate decided on, as the upstream made them, whatever types
+// the client says it accepts. Converting them would break what was signed.
+func (q *request) serveManifest(v *view) error {
+	ctx, a := q.r.Context(), q.asker()
+	m, stale, err := q.manifest(ctx, v)
+	if err != nil {
+		return err
+	}
+	d, err := v.gate(ctx, m, q.route.tag, a)
+	if !d.Served() {
+		if err == nil {
+			err = denied(d, a.image)
+		}
+		return err
+	}
+	q.decided(d)
+	v.remember(ctx, m.digest, m.edges()...)
+
+	h := q.w.Header()
+	h["Docker-Content-Digest"] = m.digestHeader
+	h["Etag"] = m.etagHeader
+	h["Cache-Control"] = cacheControlHeader
+	h["Vary"] = varyHeader
+	if stale > 0 {
+		h.Set("Age", strconv.Itoa(int(stale/time.Second)))
+		q.warn("110", "the upstream cannot be asked; the tag was last confirmed "+stale.Round(time.Second).String()+" ago")
+	}
+	q.setID()
+	if matches(q.r.Header.Values("If-None-Match"), m.etagHeader[0]) {
+		q.w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	h["Content-Type"] = m.typeHeader
+	h["Content-Length"] = []string{strconv.Itoa(len(m.bytes))}
+	q.w.WriteHeader(http.StatusOK)
+	if q.r.Method == http.MethodGet {
+		q.w.Write(m.bytes)
+		q.proxy.metrics.transferred(fromCache, len(m.bytes))
+	}
+	return nil
+}
+
+// manifest resolves what was asked for, once.
+func (q *request) manifest(ctx context.Context, v *view) (*manifest, time.Duration, error) {
+	if q.route.tag != "" {
+		r, err := v.byTag(ctx, q.route.tag, v.TagTTL)
+		return r.manifest, r.stale, err
+	}
+	m, err := v.byDigest(ctx, q.route.digest)
+	return m, 0, err
+}
+
+// matches reports whether an If-None-Match header names etag (RFC 9110,
+// section 13.1.2).
+func matches(values []string, etag string) bool {
+	for _, value := range values {
+		for candidate := range strings.SplitSeq(value, ",") {
+			candidate = strings.TrimPrefix(strings.TrimSpace(candidate), "W/")
+			if candidate == etag || candidate == "*" {
+				return true
+			}
+		}
+	}
+	return false
+}

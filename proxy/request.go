@@ -1,0 +1,248 @@
+package proxy
+
+import (
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"vidimus/policy"
+)
+
+// request is one HTTP request on its way through the proxy. It belongs to one
+// goroutine.
+type request struct {
+	*live
+	w      *countingWriter
+	r      *http.Request
+	route  route
+	query  url.Values
+	client string
+	id     string // X-Request-Id: the decision's, or one of its own
+	failed error  // for the access log
+	name   string // the canonical repository, once resolved
+}
+
+// countingWriter remembers what was answered.
+type countingWriter struct {
+	http.ResponseWriter
+	status int
+	bytes  int64
+}
+
+func (w *countingWriter) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *countingWriter) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap lets http.ResponseController find the writer below.
+func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func newRequest(p *Proxy, l *live, w http.ResponseWriter, r *http.Request) *request {
+	q := &request{live: l, w: &countingWriter{ResponseWriter: w}, r: r}
+	q.client = clientOf(r, l.TrustedProxies)
+	h := w.Header()
+	h.Set("Docker-Distribution-Api-Version", "registry/2.0")
+	h.Set("X-Content-Type-Options", "nosniff")
+	return q
+}
+
+// serve answers the request, or returns why it cannot. Nothing has been
+// written when it returns an error.
+func (q *request) serve() error {
+	var err error
+	if q.route, err = parseRoute(q.r.URL.EscapedPath()); err != nil {
+		return err
+	}
+	if q.r.Method != http.MethodGet && q.r.Method != http.MethodHead {
+		return &Error{Status: http.StatusMethodNotAllowed, Code: codeUnsupported, Allow: "GET, HEAD", Message: q.methodRefusal()}
+	}
+	if q.query, err = url.ParseQuery(q.r.URL.RawQuery); err != nil {
+		return &Error{Status: http.StatusBadRequest, Code: codeNameInvalid, Message: "the query does not parse"}
+	}
+	switch q.route.endpoint {
+	case endpointBase:
+		return q.serveBase()
+	case endpointCatalog:
+		return q.serveCatalog()
+	case endpointUpload:
+		return &Error{Status: http.StatusMethodNotAllowed, Code: codeUnsupported, Message: q.methodRefusal()}
+	}
+	at, err := q.resolve(q.route.name, q.query, q.r.Host)
+	if err != nil {
+		return err
+	}
+	v := q.view(at)
+	q.name = v.name
+	if q.query.Has("ns") {
+		q.w.Header().Set("Oci-Namespace", q.query.Get("ns"))
+	}
+	switch q.route.endpoint {
+	case endpointManifest:
+		return q.serveManifest(v)
+	case endpointBlob:
+		return q.serveBlob(v)
+	case endpointTags:
+		return q.serveTags(v)
+	default:
+		return q.serveReferrers(v)
+	}
+}
+
+func (q *request) methodRefusal() string {
+	if q.r.Method == http.MethodDelete {
+		return "deleting through Vidimus is not supported"
+	}
+	return "pushing through Vidimus is not supported yet: push to the upstream registry"
+}
+
+// asker describes the request for records and sentences.
+func (q *request) asker() asker {
+	image := q.route.name
+	if q.route.tag != "" {
+		image += ":" + q.route.tag
+	} else {
+		image += "@" + q.route.digest.String()
+	}
+	return asker{client: q.client, userAgent: printable(q.r.UserAgent()), image: image, reference: q.route.reference()}
+}
+
+// decided tells the client which decision this answer stands on.
+func (q *request) decided(d policy.Decision) {
+	q.id = d.ID
+	if d.Allowed || d.ID == "" {
+		return
+	}
+	q.warn("299", d.Sentence(q.asker().image))
+}
+
+// warn adds a Warning header (RFC 7234, section 5.5), within what its readers
+// accept.
+func (q *request) warn(code, text string) {
+	const most = 2048
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, text)
+	if len(text) > most {
+		text = text[:most]
+	}
+	q.w.Header().Add("Warning", code+" - "+strconv.Quote("vidimus: "+text))
+}
+
+// fail answers with an error.
+func (q *request) fail(err error) {
+	q.failed = err
+	if q.w.status != 0 {
+		// part of a body is out: only a broken connection tells the truth
+		panic(http.ErrAbortHandler)
+	}
+	e := asError(err, q.route.endpoint)
+	if e.Detail != nil && e.Detail.ID != "" {
+		q.id = e.Detail.ID
+		e.Detail.Reference = q.route.reference()
+	}
+	q.setID()
+	writeError(q.w, q.r, e)
+}
+
+// setID names the answer; before its headers are written.
+func (q *request) setID() {
+	if q.id == "" {
+		q.id = policy.NewID()
+	}
+	q.w.Header().Set("X-Request-Id", q.id)
+}
+
+// end counts and logs the request.
+func (q *request) end(begin time.Time) {
+	took := q.proxy.now().Sub(begin)
+	aborted := recover()
+	q.proxy.metrics.served(q.route.endpoint, q.w.status, took)
+	level := slog.LevelInfo
+	if q.w.status >= 500 || aborted != nil {
+		level = slog.LevelWarn
+	}
+	if logger := q.proxy.logger; logger.Enabled(q.r.Context(), level) {
+		logger.LogAttrs(q.r.Context(), level, "request", q.attrs(took, aborted)...)
+	}
+	if aborted == nil {
+		return
+	}
+	if aborted != http.ErrAbortHandler {
+		q.proxy.logger.Error("panic while serving", "id", q.id, "panic", aborted, "stack", stack())
+		if q.w.status == 0 {
+			writeError(q.w, q.r, unavailable("Vidimus cannot answer at the moment", retryAfterDefault, nil))
+			return
+		}
+	}
+	panic(http.ErrAbortHandler)
+}
+
+func (q *request) attrs(took time.Duration, aborted any) []slog.Attr {
+	attrs := []slog.Attr{
+		slog.String("id", q.id), slog.String("client", q.client), slog.String("method", printable(q.r.Method)),
+		slog.String("path", printable(q.r.URL.EscapedPath())), slog.String("repository", q.name),
+		slog.Int("status", q.w.status), slog.Int64("bytes", q.w.bytes), slog.Duration("took", took),
+		slog.String("userAgent", printable(q.r.UserAgent())),
+	}
+	if q.failed != nil {
+		attrs = append(attrs, slog.String("err", q.failed.Error()))
+	}
+	if aborted != nil {
+		attrs = append(attrs, slog.Bool("aborted", true))
+	}
+	return attrs
+}
+
+// clientOf returns the address of the client: the peer's, or, when the peer is
+// a trusted proxy, the last address in X-Forwarded-For that is not one.
+func clientOf(r *http.Request, trusted []netip.Prefix) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	address, err := netip.ParseAddr(host)
+	if err != nil || !within(address, trusted) {
+		return host
+	}
+	forwarded := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for i := len(forwarded) - 1; i >= 0; i-- {
+		hop, err := netip.ParseAddr(strings.TrimSpace(forwarded[i]))
+		if err != nil {
+			break
+		}
+		address = hop
+		if !within(hop, trusted) {
+			break
+		}
+	}
+	return address.Unmap().String()
+}
+
+func within(address netip.Addr, prefixes []netip.Prefix) bool {
+	address = address.Unmap()
+	for _, prefix := range prefixes {
+		if prefix.Contains(address) {
+			return true
+		}
+	}
+	return false
+}
