@@ -1,0 +1,58 @@
+// Package signer makes key pairs and signatures in cosign's formats, and
+// attaches signatures to what is in a registry without losing another's.
+//
+// # Keys
+//
+// A private key is PKCS#8, encrypted under a password with scrypt and NaCl's
+// secretbox, as JSON inside one PEM block: what cosign v2 and v3 write, and
+// what every cosign since v0.1 wrote. A key file is not trusted before its
+// password has opened it: its size, its single PEM block, its fields and its
+// scrypt parameters are checked first, so that a hostile file costs nothing.
+// No error of this package contains a password, a key, or a byte of either.
+//
+// # Signatures
+//
+// A signature is over the exact bytes of a simple signing payload (package
+// envelope): ECDSA and RSA (PKCS#1 v1.5) over their SHA-256 whatever the size
+// of the key, Ed25519 over the bytes themselves. cosign signs with other
+// hashes when the key is P-384, P-521 or Ed25519, and then its own verify
+// command, podman and older releases refuse the signature unless they are told
+// so; what is chosen here is what all of them accept without being told.
+//
+// A manifest is signed by the digest of the bytes that were fetched, never by
+// a digest that a registry claims.
+//
+// # Attaching, and what is guaranteed
+//
+// The signatures of a manifest are the layers of one image under the tag
+// sha256-<hex>.sig, so adding one means to replace the tag: a read, a merge
+// and a write. Registries offer no compare-and-swap, and no answer of theirs
+// about one (ETag, If-Match) is relied on. Instead:
+//
+//   - Everything is uploaded before the tag is read for the last time; when it
+//     changed meanwhile the merge is done again. From that read to the end of
+//     the write is the window in which another writer can be overwritten.
+//   - Right after the write the tag is read again. A signature that is not in
+//     it was overwritten, and is merged again after a random pause.
+//   - It is read once more after a settling time that is longer than the
+//     window of any writer that is as fast as this one: at least SettleFloor,
+//     and settleWindows times the longest window that was measured. A writer
+//     that read before our write, and so without our signature, has written
+//     by then; one that read after it keeps our signature.
+//   - Writers on the same host take turns (Locker), which spares them the
+//     collisions and changes nothing about the argument.
+//
+// So no signature is lost among writers of this program against a registry
+// whose reads show the last completed write. Not guaranteed: a writer whose
+// window is longer than our settling time (stopped in the middle of it, or
+// behind a far slower line) can still overwrite us unseen, as can several that
+// keep overwriting one another without a gap for all of that time; another
+// program that does not look again, such as cosign, may itself be overwritten
+// by us inside our window and will not notice, though what it wrote before our
+// last read is kept; and a registry that serves stale tags can show us what is
+// no longer there.
+//
+// The layers of others are kept byte for byte as they were read, whatever they
+// hold: this package does not judge them, and a signature image that it cannot
+// read as one is an error rather than overwritten.
+package signer
