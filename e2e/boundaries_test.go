@@ -1,0 +1,188 @@
+package e2e_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"go/parser"
+	"go/token"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// rooms says which of our packages each of our packages may import. A package
+// that is not listed fails the test: a new room is a decision.
+var rooms = map[string]struct {
+	imports []string
+	why     string
+}{
+	"vidimus/verifier/envelope": {nil, "the formats that are signed are read by nothing but the standard library"},
+	"vidimus/verifier":          {[]string{"vidimus/verifier/envelope"}, "evidence is judged without knowing of policies or HTTP"},
+	"vidimus/policy":            {[]string{"vidimus/verifier", "vidimus/verifier/envelope"}, "a decision is pure: it knows evidence, and not who serves it"},
+	"vidimus/proxy":             {[]string{"vidimus/policy", "vidimus/verifier", "vidimus/verifier/envelope"}, "the proxy sees stores and upstreams as interfaces of its own"},
+	"vidimus/proxy/store":       {nil, "a store is not trusted, so it need not know what for"},
+	"vidimus/proxy/upstream":    {nil, "an upstream's client holds credentials and has nothing to decide"},
+	"vidimus/signer":            {[]string{"vidimus/verifier/envelope"}, "who signs and who verifies share formats and no code"},
+	"vidimus/cmd/vidimus": {[]string{
+		"vidimus/policy", "vidimus/proxy", "vidimus/proxy/store", "vidimus/proxy/upstream",
+		"vidimus/signer", "vidimus/verifier", "vidimus/verifier/envelope",
+	}, "the only place that knows every part"},
+	"vidimus/e2e":       {nil, "tests only"},
+	"vidimus/e2e/lying": {nil, "an upstream for tests signs by itself, so that our own faults cannot hide each other"},
+	"vidimus/e2e/real":  {[]string{"vidimus/e2e/lying"}, "real components are told about nothing of ours but the binary"},
+}
+
+// fences says which packages may be imported directly by which of ours, outside
+// tests. A path ending in "/..." means all below it as well.
+var fences = []struct {
+	path string
+	by   []string
+	why  string
+}{
+	{"gopkg.in/yaml.v3", []string{"vidimus/cmd/vidimus"}, "configuration is read in one place"},
+	{"net/http/pprof", []string{"vidimus/cmd/vidimus"}, "profiles are shown on the metrics listener only"},
+	{"go.etcd.io/bbolt", []string{"vidimus/proxy/store"}, "the index is the store's affair"},
+	{"github.com/spf13/cobra", []string{"vidimus/cmd/vidimus"}, "a library has no command line"},
+	{"log", []string{"vidimus/cmd/vidimus", "vidimus/e2e/..."}, "libraries return errors; only cmd prints"},
+	{"os/exec", []string{"vidimus/e2e/..."}, "the proxy starts no programs"},
+	{"compress/...", []string{"vidimus/e2e/..."}, "signed bytes are never decompressed: a bomb stays packed"},
+	{"github.com/distribution/distribution/v3/registry/handlers", []string{}, "its proxy serves what it did not verify"},
+	{"github.com/distribution/distribution/v3/registry/proxy/...", []string{}, "it serves what it did not verify"},
+	{"github.com/google/go-containerregistry/pkg/v1/remote/...", []string{"vidimus/cmd/vidimus", "vidimus/proxy/upstream", "vidimus/signer", "vidimus/e2e/..."},
+		"it believes the digest header and any schema 1 body: the proxy hashes by itself"},
+	{"github.com/google/go-containerregistry/pkg/name", []string{"vidimus/cmd/vidimus", "vidimus/proxy/upstream", "vidimus/signer", "vidimus/e2e/..."},
+		"it accepts a..b and fills in Docker Hub and latest: never on a client's input"},
+	{"crypto/md5", []string{}, "broken"},
+	{"crypto/sha1", []string{}, "broken"},
+	{"crypto/dsa", []string{}, "no key of cosign's is one"},
+	{"math/rand/...", []string{"vidimus/proxy/upstream"}, "jitter only; identifiers come from crypto/rand"},
+	{"testing/...", []string{"vidimus/e2e/..."}, "test code stays out of the program"},
+	{"vidimus/e2e/...", []string{"vidimus/e2e/..."}, "test code stays out of the program"},
+}
+
+// absent says what may not be in the binary at all, however it would come in.
+var absent = []struct{ path, why string }{
+	{"github.com/sigstore/cosign/...", "495 modules and an API made for its own command line; its binaries are what we test against"},
+	{"github.com/spf13/viper/...", "one file is the configuration, and nothing overrides it from elsewhere"},
+	{"sigs.k8s.io/yaml", "one YAML package"},
+	{"github.com/goccy/go-yaml", "one YAML package"},
+	{"testing", "test code stays out of the program"},
+	{"github.com/google/go-cmp/...", "test code stays out of the program"},
+	{"github.com/rogpeppe/go-internal/...", "test code stays out of the program"},
+	{"go.uber.org/goleak/...", "test code stays out of the program"},
+	{"github.com/c2sp/wycheproof/...", "test code stays out of the program"},
+	{"expvar", "it puts itself on the default mux"},
+	{"plugin", "nothing is loaded at run time"},
+}
+
+// singleFile lists what exactly one file of the module may import, so that its
+// replacement is one line away, or its exposure is seen at once.
+var singleFile = []string{"gopkg.in/yaml.v3", "net/http/pprof"}
+
+// listed is what go list says of a package.
+type listed struct {
+	ImportPath string
+	Dir        string
+	Standard   bool
+	GoFiles    []string
+	Imports    []string
+}
+
+func goList(t *testing.T, args ...string) []listed {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-json=ImportPath,Dir,Standard,GoFiles,Imports"}, args...)...)
+	cmd.Dir = ".."
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, &stderr)
+	}
+	var packages []listed
+	for decoder := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+}
+
+// under reports whether path is what pattern says.
+func under(pattern, path string) bool {
+	prefix, below := strings.CutSuffix(pattern, "/...")
+	return path == prefix || below && strings.HasPrefix(path, prefix+"/")
+}
+
+func underAny(patterns []string, path string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool { return under(pattern, path) })
+}
+
+func TestImportBoundaries(t *testing.T) {
+	packages := goList(t, "./...")
+	if len(packages) < len(rooms)-1 {
+		t.Fatalf("go list sees %d packages", len(packages))
+	}
+	for _, p := range packages {
+		room, known := rooms[p.ImportPath]
+		if !known {
+			t.Errorf("%s is a new room: say in this test what it may import and why", p.ImportPath)
+			continue
+		}
+		for _, imported := range p.Imports {
+			if strings.HasPrefix(imported, "vidimus/") && !slices.Contains(room.imports, imported) {
+				t.Errorf("%s imports %s: %s", p.ImportPath, imported, room.why)
+			}
+			for _, fence := range fences {
+				if under(fence.path, imported) && !underAny(fence.by, p.ImportPath) {
+					t.Errorf("%s imports %s: %s", p.ImportPath, imported, fence.why)
+				}
+			}
+			if p.ImportPath == "vidimus/verifier/envelope" && strings.Contains(strings.Split(imported, "/")[0], ".") {
+				t.Errorf("%s imports %s: %s", p.ImportPath, imported, room.why)
+			}
+		}
+	}
+}
+
+func TestNothingUnwantedIsInTheBinary(t *testing.T) {
+	for _, p := range goList(t, "-deps", "./cmd/vidimus") {
+		for _, ban := range absent {
+			if under(ban.path, p.ImportPath) {
+				t.Errorf("%s is in the binary: %s", p.ImportPath, ban.why)
+			}
+		}
+	}
+}
+
+func TestSomeImportsAreInOneFileOnly(t *testing.T) {
+	files := map[string][]string{}
+	for _, p := range goList(t, "./...") {
+		for _, file := range p.GoFiles {
+			path := filepath.Join(p.Dir, file)
+			parsed, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, spec := range parsed.Imports {
+				imported, err := strconv.Unquote(spec.Path.Value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				files[imported] = append(files[imported], path)
+			}
+		}
+	}
+	for _, imported := range singleFile {
+		if len(files[imported]) != 1 {
+			t.Errorf("%s is imported by %d files, want 1: %q", imported, len(files[imported]), files[imported])
+		}
+	}
+}
