@@ -200,7 +200,7 @@ func (q *request) attrs(took time.Duration, aborted any) []slog.Attr {
 	attrs := []slog.Attr{
 		slog.String("id", q.id), slog.String("client", q.client), slog.String("method", printable(q.r.Method)),
 		slog.String("path", printable(q.r.URL.EscapedPath())), slog.String("repository", q.name),
-		slog.Int("status", q.w.status), slog.Int64("bytes", q.w.bytes), slog.Duration("took", took),
+		slog.Int("status", q.w.status), slog.Int64("bytes", q.w.bytes), slog.Float64("seconds", took.Seconds()),
 		slog.String("userAgent", printable(q.r.UserAgent())),
 	}
 	if q.failed != nil {
