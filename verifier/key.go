@@ -206,7 +206,7 @@ func checkRSA(public *rsa.PublicKey) error {
 }
 
 // hashesOf returns the hashes under which a signature by an ECDSA key is taken,
-// the likely one first: cosign since v2.5 signs with the one that fits the curve,
+// the likely one first: cosign since v2.6 signs with the one that fits the curve,
 // before with SHA-256 always. None is weaker than SHA-256.
 func hashesOf(public *ecdsa.PublicKey) []crypto.Hash {
 	switch public.Curve {

@@ -35,7 +35,7 @@ func (m *message) sum(hash crypto.Hash) []byte {
 // writes:
 //
 //   - ECDSA in strict DER (SEC 1, X.690), over the digests of hashesOf,
-//   - Ed25519 (RFC 8032) over the message, as cosign did before v2.5, or
+//   - Ed25519 (RFC 8032) over the message, as cosign did before v2.6, or
 //     Ed25519ph over its SHA-512, as it does since,
 //   - RSA PKCS #1 v1.5 (RFC 8017) over SHA-256.
 //

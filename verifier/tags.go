@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -55,8 +56,7 @@ func (tags) Find(ctx context.Context, registry Registry, subject Subject, yield 
 }
 
 // yieldSignatures yields the signatures in the manifest that tag names, in its
-// order, and reports whether more are wanted. One layer at a time is decoded:
-// their number is bounded by yield.
+// order, and reports whether more are wanted.
 func yieldSignatures(tag string, manifest []byte, yield func(Candidate) bool) bool {
 	layers, err := signatureLayers(manifest)
 	if err != nil {
@@ -68,20 +68,10 @@ func yieldSignatures(tag string, manifest []byte, yield func(Candidate) bool) bo
 	}
 	// Each candidate waits for the next, to know whether there is one.
 	var waiting *Candidate
-	decoder := json.NewDecoder(bytes.NewReader(layers))
-	_, _ = decoder.Token() // the bracket: signatureLayers has checked it
-	for i := 0; decoder.More(); i++ {
-		var layer json.RawMessage
-		if decoder.Decode(&layer) != nil {
-			break // not reached: the JSON has been checked
-		}
-		candidate, ok := readLayer(layer)
-		if !ok {
-			continue
-		}
-		candidate.origin = tag
-		if candidate.fault != "" {
-			candidate.fault = fmt.Sprintf("layer %d of %s %s", i, tag, candidate.fault)
+	for c := range candidates(layers) {
+		c.origin = tag
+		if c.fault != "" {
+			c.fault = tag + ": " + c.fault
 		}
 		if waiting != nil {
 			waiting.more = true
@@ -89,9 +79,37 @@ func yieldSignatures(tag string, manifest []byte, yield func(Candidate) bool) bo
 				return false
 			}
 		}
-		waiting = &candidate
+		waiting = &c
 	}
 	return waiting == nil || yield(*waiting)
+}
+
+// candidates decodes a list of layers, one at a time, so that a manifest with
+// room for a million costs no more memory than its bytes.
+func candidates(layers json.RawMessage) iter.Seq[Candidate] {
+	return func(yield func(Candidate) bool) {
+		decoder := json.NewDecoder(bytes.NewReader(layers))
+		if _, err := decoder.Token(); err != nil {
+			return // not reached: signatureLayers has checked that it is a list
+		}
+		for i := 0; decoder.More(); i++ {
+			if i == maxLayers {
+				yield(Candidate{fault: fmt.Sprintf("it has more than %d layers, of which the others are not read", maxLayers)})
+				return
+			}
+			var layer json.RawMessage
+			if err := decoder.Decode(&layer); err != nil {
+				return // not reached: the JSON has been checked
+			}
+			c, ok := readLayer(layer)
+			if c.fault != "" {
+				c.fault = fmt.Sprintf("layer %d %s", i, c.fault)
+			}
+			if ok && !yield(c) {
+				return
+			}
+		}
+	}
 }
 
 // signatureLayers returns the layers of an image manifest, a JSON list. The

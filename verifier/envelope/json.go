@@ -72,7 +72,7 @@ func (c *checker) unexpected(want string) error {
 	if c.at >= len(c.data) {
 		return fmt.Errorf("ends where %s should be", want)
 	}
-	return fmt.Errorf("%q at byte %d where %s should be", c.data[c.at], c.at, want)
+	return fmt.Errorf("%+q at byte %d where %s should be", c.data[c.at], c.at, want)
 }
 
 func (c *checker) value(depth int) error {

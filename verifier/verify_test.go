@@ -1,0 +1,553 @@
+package verifier_test
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"encoding/asn1"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"math/big"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"vidimus/verifier"
+	"vidimus/verifier/envelope"
+)
+
+// verify runs Verify over the tags until somebody has signed.
+func verify(t *testing.T, r *registry, authorities ...verifier.Authority) verifier.Report {
+	t.Helper()
+	return verifier.Verify(t.Context(), r, subject, authorities, []verifier.Source{verifier.Tags()}, anyVerified)
+}
+
+// want fails unless report is of the given outcomes, and of nothing else.
+func want(t *testing.T, report verifier.Report, outcomes_ ...outcome) {
+	t.Helper()
+	if diff := cmp.Diff(outcomes_, outcomes(report)); diff != "" {
+		t.Errorf("evidence (-want +got):\n%s", diff)
+	}
+	if len(report.Failures) > 0 || report.TooMany {
+		t.Errorf("failures %v, too many %v", report.Failures, report.TooMany)
+	}
+}
+
+func TestColdSignedPullAsksForOneManifestAndOnePayload(t *testing.T) {
+	r, key := newRegistry(), newECDSA(t, elliptic.P256())
+	p := payload(t, subject.Digest, map[string]any{"env": "prod"})
+	r.tag(t, sigTag, r.layer(p, sign(t, key, crypto.SHA256, p)))
+	report := verify(t, r, authority(t, "release", key))
+	want(t, report, outcome{Source: sigTag, Authorities: []string{"release"}})
+	if diff := cmp.Diff([]string{"manifest " + sigTag, "blob " + digestOf(p).String()}, r.asked()); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+	e := report.Evidence[0]
+	got := []string{e.Form(), e.Source(), e.Digest().String(), e.KeyID(), e.ClaimedName(), e.Detail()}
+	if diff := cmp.Diff([]string{"simple-signing", sigTag, digestOf(p).String(), keyOf(t, key).ID(), repository, ""}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestUnsignedPullAsksForBothTags(t *testing.T) {
+	r := newRegistry()
+	want(t, verify(t, r, authority(t, "release", newECDSA(t, elliptic.P256()))))
+	if diff := cmp.Diff([]string{"manifest " + sigTag, "manifest " + oldTag}, r.asked()); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+}
+
+func TestEveryKindOfKeyVouches(t *testing.T) {
+	p := payload(t, subject.Digest, nil)
+	for _, tt := range []struct {
+		name string
+		key  crypto.Signer
+		hash crypto.Hash
+		ok   bool
+	}{
+		{"P-256 over SHA-256", newECDSA(t, elliptic.P256()), crypto.SHA256, true},
+		{"P-256 over SHA-512, which cosign does not write", newECDSA(t, elliptic.P256()), crypto.SHA512, false},
+		{"P-256 over SHA-1", newECDSA(t, elliptic.P256()), crypto.SHA1, false},
+		{"P-384 over SHA-384, as cosign v2.6 and v3", newECDSA(t, elliptic.P384()), crypto.SHA384, true},
+		{"P-384 over SHA-256, as cosign v1", newECDSA(t, elliptic.P384()), crypto.SHA256, true},
+		{"P-521 over SHA-512, as cosign v2.6 and v3", newECDSA(t, elliptic.P521()), crypto.SHA512, true},
+		{"P-521 over SHA-256, as cosign v1", newECDSA(t, elliptic.P521()), crypto.SHA256, true},
+		{"P-521 over SHA-384, which cosign does not write", newECDSA(t, elliptic.P521()), crypto.SHA384, false},
+		{"Ed25519", newEd25519(t), 0, true},
+		{"Ed25519ph", newEd25519(t), crypto.SHA512, true},
+		{"RSA over SHA-256", newRSA(t, 2048), crypto.SHA256, true},
+		{"RSA over SHA-512, which cosign does not write", newRSA(t, 2048), crypto.SHA512, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRegistry()
+			r.tag(t, sigTag, r.layer(p, sign(t, tt.key, tt.hash, p)))
+			expected := outcome{Source: sigTag, Reason: "untrusted"}
+			if tt.ok {
+				expected = outcome{Source: sigTag, Authorities: []string{"release"}}
+			}
+			want(t, verify(t, r, authority(t, "release", tt.key)), expected)
+		})
+	}
+}
+
+// The rows are named for ATTACKS.md's catalogue.
+func TestAttacksOnASignature(t *testing.T) {
+	release, attacker := newECDSA(t, elliptic.P256()), newECDSA(t, elliptic.P256())
+	good := payload(t, subject.Digest, nil)
+	signature := sign(t, release, crypto.SHA256, good)
+	signed := func(r *registry, p []byte) layer { return r.layer(p, sign(t, release, crypto.SHA256, p)) }
+	replaced := func(old, new string) []byte { return []byte(strings.Replace(string(good), old, new, 1)) }
+	pub, err := json.Marshal(string(pkixOf(t, attacker.Public())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	otherPayload := payload(t, other, nil)
+
+	for _, tt := range []struct {
+		name   string
+		layer  func(r *registry) layer
+		reason string // empty: verified
+		detail string
+	}{
+		{"A2: signed by another key", func(r *registry) layer {
+			return r.layer(good, sign(t, attacker, crypto.SHA256, good))
+		}, "untrusted", "by none of the keys asked for (1)"},
+		{"A3: a signature over another digest at our tag", func(r *registry) layer {
+			return signed(r, otherPayload)
+		}, "digest-mismatch", "signed " + repository + "@" + other.String()},
+		{"A6: the attacker's key in every annotation", func(r *registry) layer {
+			extra := map[string]string{}
+			for _, name := range []string{"dev.sigstore.cosign/certificate", "dev.sigstore.cosign/chain", "dev.sigstore.cosign/bundle",
+				"dev.sigstore.cosign/rfc3161timestamp", "dev.sigstore.cosign/publicKey", "dev.cosignproject.cosign/key"} {
+				extra[name] = block("PUBLIC KEY", pkixOf(t, attacker.Public())) + string(pub)
+			}
+			return r.layer(good, sign(t, attacker, crypto.SHA256, good)).annotated(extra)
+		}, "untrusted", ""},
+		{"A9: an Ed25519 key's signature for a P-256 key", func(r *registry) layer {
+			return r.layer(good, sign(t, newEd25519(t), 0, good))
+		}, "untrusted", ""},
+		{"A9: a P-384 key's signature for a P-256 key", func(r *registry) layer {
+			return r.layer(good, sign(t, newECDSA(t, elliptic.P384()), crypto.SHA256, good))
+		}, "untrusted", ""},
+		{"A9: an RSA key's signature for a P-256 key", func(r *registry) layer {
+			return r.layer(good, sign(t, newRSA(t, 2048), crypto.SHA256, good))
+		}, "untrusted", ""},
+		{"A10: a signature with a trailing byte", func(r *registry) layer {
+			return r.layer(good, append(slices.Clone(signature), 0))
+		}, "untrusted", ""},
+		{"A10: a signature with a long length", func(r *registry) layer {
+			return r.layer(good, slices.Concat([]byte{0x30, 0x81, signature[1]}, signature[2:]))
+		}, "untrusted", ""},
+		{"A10: r and s of zero", func(r *registry) layer {
+			return r.layer(good, []byte{0x30, 6, 2, 1, 0, 2, 1, 0})
+		}, "untrusted", ""},
+		{"A10: r and s as they are, without DER", func(r *registry) layer {
+			return r.layer(good, slices.Concat(make([]byte, 32), make([]byte, 32)))
+		}, "untrusted", ""},
+		{"A10: r and n-s, which is a signature too", func(r *registry) layer {
+			return r.layer(good, malleate(t, release, signature))
+		}, "", ""},
+		{"A13: another type", func(r *registry) layer {
+			return signed(r, replaced("cosign container image signature", "atomic container signature"))
+		}, "payload-invalid", `type is "atomic container signature"`},
+		{"A13: a critical field that nobody knows", func(r *registry) layer {
+			return signed(r, replaced(`"critical":{`, `"critical":{"x":1,`))
+		}, "payload-invalid", `critical has "x"`},
+		{"A13: an empty digest", func(r *registry) layer {
+			return signed(r, replaced(subject.Digest.String(), ""))
+		}, "payload-invalid", "digest is empty"},
+		{"A13: a payload that is no JSON", func(r *registry) layer {
+			return signed(r, []byte("hello"))
+		}, "payload-invalid", "json"},
+		{"A14: the payload's digest is another", func(r *registry) layer {
+			l := r.layer(good, signature)
+			r.blobs[other] = good
+			return l.with("digest", other.String())
+		}, "?", "the registry delivered other bytes"},
+		{"A14: the payload is shorter than declared", func(r *registry) layer {
+			return r.layer(good, signature).with("size", len(good)+1)
+		}, "?", "the registry delivered other bytes"},
+		{"A14: the payload is longer than declared", func(r *registry) layer {
+			return r.layer(good, signature).with("size", len(good)-1)
+		}, "?", "the registry delivered other bytes"},
+		{"B10: a digest twice", func(r *registry) layer {
+			return signed(r, replaced(`"docker-manifest-digest"`, `"docker-manifest-digest":"`+other.String()+`","docker-manifest-digest"`))
+		}, "payload-invalid", "twice in one object"},
+		{"B10: a digest in two letter cases", func(r *registry) layer {
+			return signed(r, replaced(`"docker-manifest-digest"`, `"Docker-manifest-digest":"`+other.String()+`","docker-manifest-digest"`))
+		}, "payload-invalid", "two letter cases"},
+		{"B10: a digest under a Kelvin sign", func(r *registry) layer {
+			return signed(r, replaced(`"docker-manifest-digest"`, "\"doc\u212aer-manifest-digest\":\""+other.String()+`","docker-manifest-digest"`))
+		}, "payload-invalid", "two letter cases"},
+		{"B10: trailing data", func(r *registry) layer {
+			return signed(r, append(slices.Clone(good), otherPayload...))
+		}, "payload-invalid", "data after the value"},
+		{"B10: a byte order mark", func(r *registry) layer {
+			return signed(r, append([]byte("\ufeff"), good...))
+		}, "payload-invalid", "json"},
+		{"B10: UTF-16", func(r *registry) layer {
+			return signed(r, []byte("\xff\xfe{\x00}\x00"))
+		}, "payload-invalid", "UTF-8"},
+		{"B10: NaN", func(r *registry) layer {
+			return signed(r, replaced(`"optional":null`, `"optional":{"x":NaN}`))
+		}, "payload-invalid", "json"},
+		{"B10: deep nesting", func(r *registry) layer {
+			return signed(r, replaced("null", strings.Repeat(`{"a":`, 1000)+"1"+strings.Repeat("}", 1000)))
+		}, "payload-invalid", "nested deeper"},
+		{"B17: a compressed payload is not decompressed", func(r *registry) layer {
+			return signed(r, []byte("\x1f\x8b\x08\x00\x00\x00\x00\x00"))
+		}, "payload-invalid", "UTF-8"},
+		{"a payload of two gigabytes", func(r *registry) layer {
+			return r.layer(good, signature).with("size", int64(2)<<30)
+		}, "payload-invalid", "declares 2147483648 bytes"},
+		{"a payload of one byte too many", func(r *registry) layer {
+			return r.layer(good, signature).with("size", verifier.MaxPayloadSize+1)
+		}, "payload-invalid", "declares 1048577 bytes"},
+		{"a payload of negative size", func(r *registry) layer {
+			return r.layer(good, signature).with("size", -1)
+		}, "payload-invalid", "no size"},
+		{"a payload without a size", func(r *registry) layer {
+			return r.layer(good, signature).with("size", nil)
+		}, "payload-invalid", "no size"},
+		{"a payload whose size is a fraction", func(r *registry) layer {
+			return r.layer(good, signature).with("size", 1.5)
+		}, "payload-invalid", "no size"},
+		{"a payload without a digest", func(r *registry) layer {
+			return r.layer(good, signature).with("digest", nil)
+		}, "payload-invalid", "no digest"},
+		{"a payload whose digest is a path", func(r *registry) layer {
+			return r.layer(good, signature).with("digest", "sha256:../../x")
+		}, "payload-invalid", "which is not sha256"},
+		{"a payload whose digest is of another algorithm", func(r *registry) layer {
+			return r.layer(good, signature).with("digest", "sha512:"+strings.Repeat("0", 128))
+		}, "payload-invalid", "which is not sha256"},
+		{"a layer without annotations", func(r *registry) layer {
+			return r.layer(good, signature).with("annotations", nil)
+		}, "payload-invalid", "no annotation dev.cosignproject.cosign/signature"},
+		{"a layer whose annotations are a list", func(r *registry) layer {
+			return r.layer(good, signature).with("annotations", []string{annotation})
+		}, "payload-invalid", "no annotation dev.cosignproject.cosign/signature"},
+		{"an empty signature", func(r *registry) layer { return r.layer(good, nil) }, "payload-invalid", "not base64"},
+		{"a signature that is not base64", func(r *registry) layer {
+			return r.layer(good, signature).annotated(map[string]string{annotation: "***"})
+		}, "payload-invalid", "not base64"},
+		{"a signature that is too large", func(r *registry) layer {
+			return r.layer(good, make([]byte, verifier.MaxSignatureSize+1))
+		}, "payload-invalid", "a signature of more than 2048 bytes"},
+		{"a payload that is missing", func(r *registry) layer {
+			l := r.layer(good, signature)
+			delete(r.blobs, digestOf(good))
+			return l
+		}, "payload-invalid", "is missing"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRegistry()
+			r.tag(t, sigTag, tt.layer(r))
+			report := verify(t, r, authority(t, "release", release))
+			if tt.reason == "?" {
+				if len(report.Evidence) > 0 || len(report.Failures) != 1 || !strings.Contains(report.Failures[0].Err.Error(), tt.detail) {
+					t.Fatalf("report %+v, want a failure with %q", report, tt.detail)
+				}
+			} else {
+				expected := outcome{Source: sigTag, Reason: tt.reason}
+				if tt.reason == "" {
+					expected.Authorities = []string{"release"}
+				}
+				want(t, report, expected)
+				if e := report.Evidence[0]; !strings.Contains(e.Detail(), tt.detail) || strings.ContainsAny(e.Detail(), "\n\r\x1b") {
+					t.Errorf("detail %q does not say %q on one line", e.Detail(), tt.detail)
+				}
+			}
+
+			// Whatever the first layer is, it does not mask a good one.
+			r = newRegistry()
+			r.tag(t, sigTag, tt.layer(r), signed(r, payload(t, subject.Digest, map[string]any{"second": "one"})))
+			if report := verify(t, r, authority(t, "release", release)); !anyVerified(report.Evidence) {
+				t.Errorf("the signature after it is not found: %+v", report)
+			}
+		})
+	}
+}
+
+// malleate returns the other signature of the same key over the same bytes.
+func malleate(t *testing.T, key *ecdsa.PrivateKey, signature []byte) []byte {
+	t.Helper()
+	var rs struct{ R, S *big.Int }
+	if _, err := asn1.Unmarshal(signature, &rs); err != nil {
+		t.Fatal(err)
+	}
+	rs.S.Sub(key.Curve.Params().N, rs.S)
+	changed, err := asn1.Marshal(rs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return changed
+}
+
+func TestALegacySignatureInTheLegacyTagIsVerified(t *testing.T) {
+	key := newECDSA(t, elliptic.P256())
+	p, err := envelope.EncodePayload(envelope.Payload{Form: envelope.Legacy, Digest: subject.Digest.String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRegistry()
+	r.tag(t, oldTag, r.layer(p, sign(t, key, crypto.SHA256, p)))
+	want(t, verify(t, r, authority(t, "release", key)), outcome{Source: oldTag, Authorities: []string{"release"}})
+	if diff := cmp.Diff([]string{"manifest " + sigTag, "manifest " + oldTag, "blob " + digestOf(p).String()}, r.asked()); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+}
+
+func TestTheLegacyTagIsAskedWhenTheFirstDoesNotSatisfy(t *testing.T) {
+	key, stranger := newECDSA(t, elliptic.P256()), newECDSA(t, elliptic.P256())
+	p := payload(t, subject.Digest, nil)
+	r := newRegistry()
+	r.tag(t, sigTag, r.layer(p, sign(t, stranger, crypto.SHA256, p)))
+	r.tag(t, oldTag, r.layer(p, sign(t, key, crypto.SHA256, p)))
+	want(t, verify(t, r, authority(t, "release", key)),
+		outcome{Source: sigTag, Reason: "untrusted"}, outcome{Source: oldTag, Authorities: []string{"release"}})
+	if diff := cmp.Diff([]string{"manifest " + sigTag, "manifest " + oldTag, "blob " + digestOf(p).String()}, r.asked()); diff != "" {
+		t.Errorf("one payload, fetched other than once (-want +got):\n%s", diff)
+	}
+}
+
+func TestAKeyVouchesForEveryAuthorityThatHoldsIt(t *testing.T) {
+	key, unused := newECDSA(t, elliptic.P256()), newECDSA(t, elliptic.P256())
+	p := payload(t, subject.Digest, nil)
+	r := newRegistry()
+	r.tag(t, sigTag, r.layer(p, sign(t, key, crypto.SHA256, p)))
+	suspended := authority(t, "gone", key)
+	suspended.Suspended = "gone.pub does not exist"
+	report := verify(t, r, authority(t, "other", unused), authority(t, "b", unused, key, key), suspended, authority(t, "a", key))
+	want(t, report, outcome{Source: sigTag, Authorities: []string{"b", "a"}})
+
+	t.Run("a suspended authority's keys vouch for nothing", func(t *testing.T) {
+		want(t, verify(t, r, suspended), outcome{Source: sigTag, Reason: "untrusted"})
+		want(t, verify(t, r, suspended, authority(t, "other", unused)), outcome{Source: sigTag, Reason: "untrusted"})
+	})
+	t.Run("no authority, an empty one and a zero key vouch for nothing, and nothing is fetched for them", func(t *testing.T) {
+		r.requests = nil
+		want(t, verify(t, r), outcome{Source: sigTag, Reason: "untrusted"})
+		want(t, verify(t, r, verifier.Authority{Name: "empty"}), outcome{Source: sigTag, Reason: "untrusted"})
+		want(t, verify(t, r, verifier.Authority{Name: "zero", Keys: []verifier.Key{{}}}), outcome{Source: sigTag, Reason: "untrusted"})
+		if slices.ContainsFunc(r.asked(), func(s string) bool { return strings.HasPrefix(s, "blob") }) {
+			t.Errorf("requests: %v", r.asked())
+		}
+	})
+}
+
+func TestCopiesOfASignatureCostOneCheck(t *testing.T) {
+	key := newECDSA(t, elliptic.P256())
+	p := payload(t, subject.Digest, nil)
+	signature := sign(t, key, crypto.SHA256, p)
+	r := newRegistry()
+	copies := slices.Repeat([]layer{r.layer(p, signature)}, 500)
+	r.tag(t, sigTag, append(copies, r.layer(p, malleate(t, key, signature)))...)
+	report := verifier.Verify(t.Context(), r, subject, []verifier.Authority{authority(t, "release", key)}, []verifier.Source{verifier.Tags()}, nil)
+	// A11: a malleated copy is a second signature by the same key, and no more.
+	want(t, report, outcome{Source: sigTag, Authorities: []string{"release"}}, outcome{Source: sigTag, Authorities: []string{"release"}})
+	if report.Evidence[0].KeyID() != report.Evidence[1].KeyID() {
+		t.Error("one key counts as two")
+	}
+	if diff := cmp.Diff([]string{"manifest " + sigTag, "manifest " + oldTag, "blob " + digestOf(p).String()}, r.asked()); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+}
+
+func TestAtMost64SignaturesAreTried(t *testing.T) {
+	key, stranger := newECDSA(t, elliptic.P256()), newEd25519(t)
+	p := payload(t, subject.Digest, nil)
+	good := sign(t, key, crypto.SHA256, p)
+	garbage := func(r *registry, n int) []layer {
+		layers := make([]layer, n)
+		for i := range layers {
+			signature := sign(t, stranger, 0, []byte{byte(i), byte(i >> 8)})
+			layers[i] = r.layer(p, signature)
+		}
+		return layers
+	}
+	for _, tt := range []struct {
+		name             string
+		before, after    int
+		verified, toMany bool
+	}{
+		{"the last of 64 counts", 63, 0, true, false},
+		{"one among more than 64 counts", 30, 100, true, false},
+		{"the first of many counts", 0, 2000, true, false},
+		{"64 that do not satisfy are not too many", 64, -1, false, false},
+		{"the 65th is not tried", 64, 0, false, true},
+		{"one good after 999 bad", 999, 0, false, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRegistry()
+			layers := garbage(r, tt.before)
+			if tt.after >= 0 {
+				layers = append(append(layers, r.layer(p, good)), garbage(r, tt.before+tt.after)[tt.before:]...)
+			}
+			r.tag(t, sigTag, layers...)
+			report := verify(t, r, authority(t, "release", key))
+			if anyVerified(report.Evidence) != tt.verified || report.TooMany != tt.toMany {
+				t.Errorf("verified %v, too many %v", anyVerified(report.Evidence), report.TooMany)
+			}
+			if len(report.Evidence) > verifier.MaxSignatures || len(report.Failures) > 0 {
+				t.Errorf("%d pieces of evidence, failures %v", len(report.Evidence), report.Failures)
+			}
+		})
+	}
+}
+
+func TestWhatCannotBeReadIsAFailureAndMasksNothing(t *testing.T) {
+	key := newECDSA(t, elliptic.P256())
+	release := authority(t, "release", key)
+	down := errors.New("upstream example: 503")
+	first, second := payload(t, subject.Digest, nil), payload(t, subject.Digest, map[string]any{"n": "2"})
+	build := func() *registry {
+		r := newRegistry()
+		r.tag(t, sigTag, r.layer(first, sign(t, key, crypto.SHA256, first)))
+		r.tag(t, oldTag, r.layer(second, sign(t, key, crypto.SHA256, second)))
+		return r
+	}
+	t.Run("a tag that cannot be read, and one that can", func(t *testing.T) {
+		r := build()
+		r.errs[sigTag] = down
+		report := verify(t, r, release)
+		if !anyVerified(report.Evidence) {
+			t.Errorf("not verified: %+v", report)
+		}
+	})
+	t.Run("both tags", func(t *testing.T) {
+		r := build()
+		r.errs[sigTag], r.errs[oldTag] = down, fs.ErrPermission
+		report := verify(t, r, release)
+		if len(report.Evidence) > 0 || len(report.Failures) != 1 {
+			t.Fatalf("report %+v", report)
+		}
+		failure := report.Failures[0]
+		if failure.Source != "tags" || !errors.Is(failure.Err, down) || !errors.Is(failure.Err, fs.ErrPermission) || strings.Contains(failure.Err.Error(), "\n") {
+			t.Errorf("failure %+v", failure)
+		}
+	})
+	t.Run("a tag that cannot be read after one that does not satisfy", func(t *testing.T) {
+		r := build()
+		r.errs[oldTag] = down
+		report := verify(t, r, authority(t, "other", newECDSA(t, elliptic.P256())))
+		if len(report.Evidence) != 1 || len(report.Failures) != 1 || !errors.Is(report.Failures[0].Err, down) {
+			t.Errorf("report %+v", report)
+		}
+	})
+	t.Run("a payload that cannot be read, and one that can", func(t *testing.T) {
+		r := build()
+		r.errs[digestOf(first).String()] = down
+		report := verify(t, r, release)
+		if !anyVerified(report.Evidence) || len(report.Failures) != 1 || !errors.Is(report.Failures[0].Err, down) {
+			t.Errorf("report %+v", report)
+		}
+	})
+	t.Run("a call that has ended", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		report := verifier.Verify(ctx, build(), subject, []verifier.Authority{release}, []verifier.Source{verifier.Tags()}, anyVerified)
+		if len(report.Evidence) > 0 || len(report.Failures) == 0 || !errors.Is(report.Failures[0].Err, context.Canceled) {
+			t.Errorf("report %+v", report)
+		}
+	})
+	t.Run("a registry that panics does so in the caller's goroutine", func(t *testing.T) {
+		r := newRegistry()
+		var layers []layer
+		for i := range 6 {
+			p := payload(t, subject.Digest, map[string]any{"n": i})
+			layers = append(layers, r.layer(p, sign(t, newEd25519(t), 0, p)))
+		}
+		r.tag(t, sigTag, layers...)
+		last := digestOf(payload(t, subject.Digest, map[string]any{"n": 5}))
+		r.onBlob = func(_ context.Context, digest v1.Hash) {
+			if digest == last {
+				panic("broken registry")
+			}
+		}
+		defer func() {
+			if p := recover(); p != "broken registry" {
+				t.Errorf("recovered %v", p)
+			}
+		}()
+		verify(t, r, release)
+	})
+}
+
+func TestPayloadsAreFetchedTogetherAndReportedInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, key := newRegistry(), newECDSA(t, elliptic.P256())
+		var layers []layer
+		var order []string
+		for i := range 17 {
+			p := payload(t, subject.Digest, map[string]any{"n": i})
+			layers = append(layers, r.layer(p, sign(t, key, crypto.SHA256, p)))
+			order = append(order, digestOf(p).String())
+		}
+		r.tag(t, sigTag, layers...)
+		// The first is fetched alone, then eight at a time: each of these waits
+		// for its seven companions, and time passes only when all do.
+		var running, most atomic.Int32
+		r.onBlob = func(context.Context, v1.Hash) {
+			most.Store(max(most.Load(), running.Add(1)))
+			time.Sleep(time.Second)
+			running.Add(-1)
+		}
+		start := time.Now()
+		report := verifier.Verify(t.Context(), r, subject, []verifier.Authority{authority(t, "release", key)}, []verifier.Source{verifier.Tags()}, nil)
+		var got []string
+		for _, e := range report.Evidence {
+			got = append(got, e.Digest().String())
+		}
+		if diff := cmp.Diff(order, got); diff != "" {
+			t.Errorf("order (-want +got):\n%s", diff)
+		}
+		if took := time.Since(start); most.Load() != 8 || took != 3*time.Second {
+			t.Errorf("%d fetches at once, in %v", most.Load(), took)
+		}
+	})
+}
+
+func TestEvidenceIsImmutableAndRecorded(t *testing.T) {
+	if (verifier.Evidence{}).Verified() {
+		t.Error("the zero evidence is verified")
+	}
+	r, key := newRegistry(), newECDSA(t, elliptic.P256())
+	p := payload(t, subject.Digest, map[string]any{"list": []any{"a"}, "n": 1})
+	r.tag(t, sigTag, r.layer(p, sign(t, key, crypto.SHA256, p)))
+	e := verify(t, r, authority(t, "release", key)).Evidence[0]
+	e.Annotations()["list"].([]any)[0] = "changed"
+	e.Authorities()[0] = "changed"
+	got, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expected := `{"form":"simple-signing","source":"` + sigTag + `","digest":"` + digestOf(p).String() + `","verified":true,"keyID":"` +
+		keyOf(t, key).ID() + `","authorities":["release"],"claimedName":"` + repository + `","annotations":{"list":["a"],"n":1}}`
+	if diff := cmp.Diff(expected, string(got)); diff != "" {
+		t.Error(diff)
+	}
+	got, err = json.Marshal(verifier.Evidence{})
+	if want := `{"form":"","source":"","verified":false}`; err != nil || string(got) != want {
+		t.Errorf("the zero evidence is %s, %v", got, err)
+	}
+}
+
+func TestOnlySha256SubjectsHaveSignatureTags(t *testing.T) {
+	r := newRegistry()
+	long := verifier.Subject{Repository: repository, Digest: v1.Hash{Algorithm: "sha512", Hex: strings.Repeat("0", 128)}}
+	for _, s := range []verifier.Subject{long, {Repository: repository}} {
+		report := verifier.Verify(t.Context(), r, s, nil, []verifier.Source{verifier.Tags()}, nil)
+		if len(report.Evidence) > 0 || len(report.Failures) > 0 || len(r.asked()) > 0 {
+			t.Errorf("report %+v after %v", report, r.asked())
+		}
+	}
+}
