@@ -1,3 +1,21 @@
+// Package policy decides what may be served: which policy fits a repository,
+// and whether the evidence about a manifest meets it.
+//
+// Trusted are the configuration that New is given, the verifier's word on what
+// is verified, and the caller's word that Subject.Repository is canonical and
+// Subject.Digest is what it will serve. Nothing else is: the names and
+// annotations that a signature claims are compared and never interpreted, and
+// reach a person only escaped and cut to length.
+//
+// A Set is one configuration, checked and immutable. Its parts are pure: Match
+// says which repositories a policy covers, decide weighs evidence. An Evaluator
+// joins a Set to the verifier; it alone reads the clock and the registry, within
+// the limits of verifier/limits.go.
+//
+// Everything denies unless something allows: the zero Match matches nothing, the
+// zero Policy and the zero Decision deny, no policy that fits is a denial. More
+// evidence never turns an allowed subject into a denied one. A denial is a
+// Decision; an error means that nobody could tell, and its Decision denies too.
 package policy
 
 import (
@@ -17,6 +35,19 @@ const (
 	Observe                    // serve at once, verify afterwards, record
 )
 
+// String returns the configuration's word.
+func (e Enforcement) String() string {
+	switch e {
+	case Enforce:
+		return "enforce"
+	case Warn:
+		return "warn"
+	case Observe:
+		return "observe"
+	}
+	return "unknown"
+}
+
 // SignedAs says how the name that a signature claims is compared with the
 // repository that it was found in.
 type SignedAs int
@@ -26,7 +57,17 @@ const (
 	Ignore                     // the claimed name is not looked at
 	Repository                 // there must be a name, and it must be this repository
 	Exact                      // as Repository, and with the requested tag or @digest
+	Remapped                   // as Repository, after Policy.Remap
 )
+
+// Remap says that repositories under Prefix hold copies of those under
+// SignedPrefix, and that signatures name the originals. Both are an upstream or
+// registry, with or without the first components of a repository. A repository
+// that is not under Prefix is compared as it is.
+type Remap struct {
+	Prefix       string
+	SignedPrefix string
+}
 
 // Require says which authorities must have signed: AtLeast distinct ones of Of.
 // The four spellings of the configuration all come down to it.
@@ -38,7 +79,7 @@ type Require struct {
 // Policy is one entry of the ordered list. Exactly one of Require (AtLeast > 0),
 // AllowUnverified and Deny is set.
 type Policy struct {
-	Name  string
+	Name  string // empty: the first pattern of Match
 	Match Match
 
 	Require         Require
@@ -46,8 +87,9 @@ type Policy struct {
 	Deny            string // the reason given to people; not empty = denied
 
 	SignedAs    SignedAs
+	Remap       Remap             // when SignedAs is Remapped, and only then
 	Annotations map[string]string // must be in the signed payload
-	Enforcement Enforcement       // never higher than the ceiling
+	Enforcement *Enforcement      // never above the ceiling; nil is the ceiling
 	Message     string            // added to a denial
 }
 
@@ -56,7 +98,7 @@ type Policy struct {
 type Exception struct {
 	Match   Match
 	Digests []v1.Hash
-	Until   time.Time
+	Until   time.Time // from this moment on it admits nothing
 	Reason  string
 }
 
@@ -68,6 +110,8 @@ type Config struct {
 	Policies    []Policy
 	Exceptions  []Exception
 	Revoked     []v1.Hash
+	// Now tells how far ahead an exception reaches; nil means time.Now.
+	Now func() time.Time
 }
 
 // Subject is what a decision is about.
@@ -100,6 +144,9 @@ type Decision struct {
 	Exception string   // the reason of the exception that allowed it
 	Via       string   // digest of the allowed index that lists this manifest
 	Satisfied []string // authorities that have signed, sorted
+	// Expires is when an exception that allowed it ends: the decision is not to
+	// be used from then on. Zero when the decision has no end of its own.
+	Expires time.Time
 
 	Evidence []verifier.Evidence // all that was looked at
 }
@@ -132,4 +179,5 @@ type Scope struct {
 	Enforcement Enforcement // the effective one: the lower of ceiling and policy
 	ReadsTag    bool        // the decision depends on the tag that was asked for
 	Unverified  bool        // allow: unverified
+	Denied      bool        // no policy fits, or the one that fits denies: only an exception is served
 }

@@ -1,0 +1,237 @@
+package policy
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"vidimus/verifier"
+)
+
+// Options are what an Evaluator may be given besides a Set and sources.
+type Options struct {
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Observe is called with every decision, also inconclusive ones, and how
+	// long it took. It may be called concurrently. Nil: nobody looks.
+	Observe func(d Decision, took time.Duration)
+}
+
+// Evaluator makes decisions: it applies a Set to subjects, with the evidence
+// that sources find. It is safe for concurrent use.
+type Evaluator struct {
+	set     *Set
+	sources []verifier.Source
+	now     func() time.Time
+	observe func(Decision, time.Duration)
+	slots   chan struct{} // one for each decision that reads evidence
+}
+
+// NewEvaluator makes an Evaluator of set and sources, neither of which is
+// changed afterwards.
+func NewEvaluator(set *Set, sources []verifier.Source, options Options) *Evaluator {
+	e := &Evaluator{
+		set:     set,
+		sources: slices.Clone(sources),
+		now:     options.Now,
+		observe: options.Observe,
+		slots:   make(chan struct{}, verifier.MaxDecisions),
+	}
+	if e.now == nil {
+		e.now = time.Now
+	}
+	if e.observe == nil {
+		e.observe = func(Decision, time.Duration) {}
+	}
+	return e
+}
+
+// Scope tells, without evidence, under what a canonical repository falls.
+func (e *Evaluator) Scope(repository string) Scope { return e.set.Scope(repository) }
+
+// Revoked reports whether the configuration names digest as never served.
+func (e *Evaluator) Revoked(digest v1.Hash) bool { return e.set.Revoked(digest) }
+
+// PanicError is a panic during a decision.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (p *PanicError) Error() string {
+	return fmt.Sprintf("panic while deciding: %s", clean(fmt.Sprint(p.Value), maxDetail))
+}
+
+// Evaluate decides about subject with evidence read from registry, in this
+// order: what is revoked is denied; what an exception names is allowed; then
+// the first policy that matches denies, allows unverified, or asks for evidence.
+//
+// A decision takes at most verifier.DecisionTime, waiting for one of
+// verifier.MaxDecisions places included, and reads at most
+// verifier.DecisionRequests times and verifier.DecisionBytes; what is found
+// within these is evaluated. An error means that no decision could be reached
+// (evidence that is needed could not be read, an authority is suspended that
+// could have turned a denial, time was up, something panicked). The Decision
+// then carries what is known, has ReasonInconclusive and does not allow.
+func (e *Evaluator) Evaluate(ctx context.Context, registry verifier.Registry, subject Subject) (d Decision, err error) {
+	begun := e.now()
+	defer func() { e.observe(d, e.now().Sub(begun)) }()
+	d = Decision{
+		ID:          NewID(),
+		Time:        begun,
+		Revision:    e.set.revision,
+		Subject:     subject,
+		Enforcement: e.set.ceiling,
+	}
+	defer func() {
+		if value := recover(); value != nil {
+			err = d.doubt("an internal error; the log has it", &PanicError{Value: value, Stack: debug.Stack()})
+		}
+	}()
+	err = e.decide(ctx, registry, &d)
+	return d, err
+}
+
+// decide fills in d, which denies until then.
+func (e *Evaluator) decide(ctx context.Context, registry verifier.Registry, d *Decision) error {
+	p, matched := e.set.find(d.Subject.Repository)
+	if matched {
+		d.Policy, d.Enforcement, d.Message = p.Name, *p.Enforcement, p.Message
+	}
+	if e.set.Revoked(d.Subject.Digest) {
+		d.deny(ReasonRevoked, "this digest is revoked", "pull another digest; this one is listed under revoked")
+		return nil
+	}
+	if x, ok := e.set.exception(d.Subject, d.Time); ok {
+		d.allow(fmt.Sprintf("by an exception until %s: %s", x.Until.Format(time.DateOnly), oneLine(x.Reason, maxText)))
+		d.Exception, d.Expires = x.Reason, x.Until
+		return nil
+	}
+	switch {
+	case !matched:
+		e.denyUnmatched(ctx, registry, d)
+		return nil
+	case p.Deny != "":
+		d.deny(ReasonPolicyDeny, "denied by policy: "+oneLine(p.Deny, maxText), "an exception in the configuration can admit a digest until a day")
+		return nil
+	case p.AllowUnverified:
+		d.allow("unverified, as the policy says")
+		return nil
+	}
+	return e.verify(ctx, registry, p, d)
+}
+
+// denyUnmatched denies what no policy matches. To one who only observes, so as
+// to write a first policy, it tells what evidence there is.
+func (e *Evaluator) denyUnmatched(ctx context.Context, registry verifier.Registry, d *Decision) {
+	const hint = "add to policies: {match: %q, require: AUTHORITY}"
+	d.deny(ReasonNoPolicy, "no policy matches this repository", fmt.Sprintf(hint, clean(d.Subject.Repository, maxName)))
+	if d.Enforcement != Observe {
+		return
+	}
+	// It is denied whatever there is, and whatever cannot be read.
+	found, _ := e.look(ctx, registry, d.Subject, e.set.authorities, func([]verifier.Evidence) bool { return false })
+	d.Evidence = found.evidence
+	for _, evidence := range found.evidence {
+		d.Satisfied = append(d.Satisfied, evidence.Authorities()...)
+	}
+	slices.Sort(d.Satisfied)
+	d.Satisfied = slices.Compact(d.Satisfied)
+}
+
+// verify decides by evidence.
+func (e *Evaluator) verify(ctx context.Context, registry verifier.Registry, p *Policy, d *Decision) error {
+	weighed := func(evidence []verifier.Evidence) outcome {
+		return decide(p, e.set.suspended, d.Subject, evidence)
+	}
+	found, err := e.look(ctx, registry, d.Subject, e.set.ordered(p), func(evidence []verifier.Evidence) bool {
+		return weighed(evidence).allowed
+	})
+	o := weighed(found.evidence)
+	d.Evidence, d.Satisfied = found.evidence, o.signed
+	switch {
+	case o.allowed:
+		d.allow("signed by " + list(o.signed))
+	case len(found.failures) > 0:
+		return d.doubt(explainFailures(found.failures), joined(found.failures))
+	case err != nil:
+		return d.doubt("could not look for signatures: "+clean(err.Error(), maxDetail), err)
+	case o.turnable(p, e.set.suspended):
+		err := e.set.suspension(p)
+		return d.doubt(clean(err.Error(), maxDetail), err)
+	case found.cut:
+		d.deny(ReasonTooManySignatures, "there are more signatures than are looked at, and those looked at do not suffice; "+needs(p.Require),
+			"remove the signatures that are of no use")
+	default:
+		d.deny(o.reason, explainDenial(p, d.Subject, found.evidence, o), hintDenial(p, d.Subject, found.evidence, o))
+	}
+	return nil
+}
+
+// findings are what look has found.
+type findings struct {
+	evidence []verifier.Evidence
+	failures []verifier.SourceFailure // places that could not be read
+	cut      bool                     // a limit has cut off evidence
+}
+
+// look finds and verifies evidence within the limits of one decision. An error
+// says that there was no time to find all.
+func (e *Evaluator) look(ctx context.Context, registry verifier.Registry, subject Subject, authorities []verifier.Authority, satisfied func([]verifier.Evidence) bool) (findings, error) {
+	ctx, cancel := context.WithTimeout(ctx, verifier.DecisionTime)
+	defer cancel()
+	select {
+	case e.slots <- struct{}{}:
+		defer func() { <-e.slots }()
+	case <-ctx.Done():
+		return findings{}, fmt.Errorf("wait for one of %d places: %w", verifier.MaxDecisions, ctx.Err())
+	}
+	counting := newBudget(registry)
+	about := verifier.Subject{Repository: subject.Repository, Digest: subject.Digest}
+	report := verifier.Verify(ctx, counting, about, authorities, e.sources, satisfied)
+	found := findings{evidence: report.Evidence, cut: report.TooMany}
+	for _, failure := range report.Failures {
+		if counting.caused(failure) {
+			found.cut = true
+		} else {
+			found.failures = append(found.failures, failure)
+		}
+	}
+	return found, ctx.Err()
+}
+
+func joined(failures []verifier.SourceFailure) error {
+	errs := make([]error, 0, len(failures))
+	for _, f := range failures {
+		errs = append(errs, fmt.Errorf("%s: %w", f.Source, f.Err))
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Decision) allow(explained string) {
+	d.Allowed, d.Reason, d.Explained = true, "", explained
+}
+
+func (d *Decision) deny(reason, explained, hint string) {
+	d.Allowed, d.Reason, d.Explained, d.Hint = false, reason, explained, hint
+}
+
+// doubt makes d inconclusive and returns the error that goes with it.
+func (d *Decision) doubt(explained string, err error) error {
+	d.deny(ReasonInconclusive, explained, "try again; when it stays, look for this id in the log")
+	return fmt.Errorf("decide about %s@%s: %w", d.Subject.Repository, d.Subject.Digest, err)
+}
+
+// NewID returns a random identifier of 16 lower-case hex characters.
+func NewID() string {
+	var id [8]byte
+	rand.Read(id[:]) // never fails, it ends the process instead
+	return hex.EncodeToString(id[:])
+}

@@ -1,0 +1,484 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"vidimus/verifier"
+)
+
+func TestTheFirstPolicyThatMatchesDecides(t *testing.T) {
+	w := newWorld(t)
+	w.sign(web, "release")
+	w.sign("ghcr.io/acme/tools", "ci @ghcr.io/acme/tools")
+	w.sign("ghcr.io/acme/secret", "release @ghcr.io/acme/secret")
+	e := w.evaluator(Config{Policies: []Policy{
+		{Match: mustMatch(t, "ghcr.io/acme/tools"), Require: one("ci")},
+		{Match: mustMatch(t, "ghcr.io/acme/**", "!ghcr.io/acme/secret"), Require: one("release")},
+		{Match: mustMatch(t, "docker.io/library/**"), AllowUnverified: true},
+		{Match: mustMatch(t, "quay.io/old/**"), Deny: "moved to ghcr.io/acme"},
+	}}, Options{})
+	at := func(repository string) Subject { return Subject{Repository: repository, Tag: "v1", Digest: image} }
+
+	allow(t, e, w, at(web))
+	allow(t, e, w, at("ghcr.io/acme/tools"))
+	allow(t, e, w, at("docker.io/library/nginx"))
+	deny(t, e, w, at("quay.io/old/web"), ReasonPolicyDeny)
+	deny(t, e, w, at("ghcr.io/acme/other"), ReasonUnsigned)
+	deny(t, e, w, at("ghcr.io/acme/secret"), ReasonNoPolicy)
+	deny(t, e, w, at("quay.io/new/web"), ReasonNoPolicy)
+	deny(t, e, w, at("docker.io/nginx"), ReasonNoPolicy)
+	deny(t, e, w, at("index.docker.io/library/nginx"), ReasonNoPolicy)
+	deny(t, e, w, at("docker.io/library/../library/nginx"), ReasonNoPolicy)
+	deny(t, e, w, at(""), ReasonNoPolicy)
+	deny(t, e, w, Subject{}, ReasonNoPolicy)
+}
+
+func TestAnEmptySetDenies(t *testing.T) {
+	w := newWorld(t)
+	w.sign(web, "release")
+	deny(t, w.evaluator(Config{}, Options{}), w, subject(), ReasonNoPolicy)
+}
+
+func TestRevokedBeforeExceptionBeforePolicy(t *testing.T) {
+	w := newWorld(t)
+	w.sign(web, "release")
+	clock := today
+	config := Config{
+		Now: func() time.Time { return clock },
+		Policies: []Policy{
+			{Match: mustMatch(t, web), Require: one("release")},
+			{Match: mustMatch(t, "ghcr.io/acme/**"), Deny: "no"},
+		},
+		Exceptions: []Exception{
+			{Match: mustMatch(t, "ghcr.io/acme/**"), Digests: []v1.Hash{otherImage}, Until: today.Add(time.Hour), Reason: "INC-1"},
+			{Match: mustMatch(t, "ghcr.io/acme/tools", "quay.io/**"), Digests: []v1.Hash{otherImage}, Until: today.Add(2 * time.Hour), Reason: "INC-2"},
+		},
+	}
+	of := func(repository string, digest v1.Hash) Subject {
+		return Subject{Repository: repository, Digest: digest}
+	}
+	options := Options{Now: func() time.Time { return clock }}
+	e := w.evaluator(config, options)
+
+	d := allow(t, e, w, of("ghcr.io/acme/x", otherImage)) // against its policy's deny
+	if d.Exception != "INC-1" || !d.Expires.Equal(today.Add(time.Hour)) || d.Policy != "ghcr.io/acme/**" {
+		t.Errorf("got %+v", d)
+	}
+	if d := allow(t, e, w, of("ghcr.io/acme/tools", otherImage)); d.Exception != "INC-2" { // the longer one
+		t.Errorf("got %+v", d)
+	}
+	allow(t, e, w, of("quay.io/x", otherImage)) // where no policy matches
+	if w.reads != 0 {
+		t.Errorf("an exception read evidence %d times", w.reads)
+	}
+	deny(t, e, w, of("quay.io/x", image), ReasonNoPolicy)                // another digest
+	deny(t, e, w, of("docker.io/library/x", otherImage), ReasonNoPolicy) // another repository
+
+	config.Revoked = []v1.Hash{otherImage, image}
+	revoking := w.evaluator(config, options)
+	deny(t, revoking, w, of("ghcr.io/acme/x", otherImage), ReasonRevoked)
+	if d := deny(t, revoking, w, subject(), ReasonRevoked); d.Policy != web || d.Served() {
+		t.Errorf("got %+v", d)
+	}
+	if !revoking.Revoked(image) || e.Revoked(image) {
+		t.Error("Revoked says otherwise")
+	}
+
+	if n := e.set.ActiveExceptions(clock); n != 2 {
+		t.Errorf("%d exceptions are active", n)
+	}
+	clock = today.Add(time.Hour)
+	deny(t, e, w, of("ghcr.io/acme/x", otherImage), ReasonPolicyDeny)
+	allow(t, e, w, of("ghcr.io/acme/tools", otherImage))
+	if n := e.set.ActiveExceptions(clock); n != 1 {
+		t.Errorf("%d exceptions are active", n)
+	}
+}
+
+func TestADecisionSaysWhatItIsAbout(t *testing.T) {
+	w := newWorld(t)
+	w.sign(web, "dev", "release")
+	var observed []Decision
+	e := w.evaluator(Config{
+		Revision: "r7",
+		Policies: []Policy{{Name: "production", Match: mustMatch(t, "**"), Require: one("release"), Message: "ask us", Enforcement: new(Warn)}},
+	}, Options{Now: func() time.Time { return today }, Observe: func(d Decision, took time.Duration) { observed = append(observed, d) }})
+	d := allow(t, e, w, subject())
+	again := allow(t, e, w, subject())
+	if !regexp.MustCompile(`^[0-9a-f]{16}$`).MatchString(d.ID) || d.ID == again.ID {
+		t.Errorf("ids %q and %q", d.ID, again.ID)
+	}
+	if d.Revision != "r7" || d.Policy != "production" || d.Enforcement != Warn || !d.Time.Equal(today) || d.Message != "ask us" || !d.Expires.IsZero() {
+		t.Errorf("got %+v", d)
+	}
+	if !slices.Equal(d.Satisfied, []string{"release"}) || len(d.Evidence) != 2 {
+		t.Errorf("signed by %v, of %d pieces of evidence", d.Satisfied, len(d.Evidence))
+	}
+	if len(observed) != 2 || observed[0].ID != d.ID || !observed[0].Allowed {
+		t.Errorf("observed %+v", observed)
+	}
+}
+
+func TestAllowUnverifiedAndDenyReadNothing(t *testing.T) {
+	w := newWorld(t)
+	w.sign(web, "release")
+	for _, p := range []Policy{{AllowUnverified: true}, {Deny: "no"}} {
+		p.Match = mustMatch(t, "**")
+		for _, ceiling := range []Enforcement{Enforce, Warn, Observe} {
+			e := w.evaluator(Config{Enforcement: ceiling, Policies: []Policy{p}}, Options{})
+			if _, err := e.Evaluate(t.Context(), w, subject()); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if w.reads != 0 {
+		t.Errorf("%d reads", w.reads)
+	}
+}
+
+func TestObservingLooksForEvidenceWithoutAPolicy(t *testing.T) {
+	w := newWorld(t)
+	w.sign(web, "dev", "stranger", "ci")
+	e := w.evaluator(Config{Enforcement: Observe}, Options{})
+	d := deny(t, e, w, subject(), ReasonNoPolicy)
+	if len(d.Evidence) != 3 || !slices.Equal(d.Satisfied, []string{"ci", "dev"}) || !d.Served() {
+		t.Errorf("got %+v", d)
+	}
+	nobody := w.evaluator(Config{Enforcement: Observe, Authorities: []verifier.Authority{}}, Options{})
+	if d := deny(t, nobody, w, subject(), ReasonNoPolicy); len(d.Evidence) != 3 {
+		t.Errorf("without an authority: %d pieces of evidence", len(d.Evidence))
+	}
+	w.failure = func(string) error { return errors.New("503") }
+	deny(t, e, w, subject(), ReasonNoPolicy) // it is that whatever evidence there is
+	for _, ceiling := range []Enforcement{Enforce, Warn} {
+		w.reads = 0
+		deny(t, w.evaluator(Config{Enforcement: ceiling}, Options{}), w, subject(), ReasonNoPolicy)
+		if w.reads != 0 {
+			t.Errorf("%s: %d reads", ceiling, w.reads)
+		}
+	}
+}
+
+func TestASourceThatCannotBeReadMakesADenialInconclusive(t *testing.T) {
+	unreadable := errors.New("upstream ghcr.io: 503")
+	failing := func(part string) func(string) error {
+		return func(reference string) error {
+			if strings.Contains(reference, part) {
+				return unreadable
+			}
+			return nil
+		}
+	}
+	w := newWorld(t)
+	e := w.evaluator(Config{Policies: []Policy{{Match: mustMatch(t, "**"), Require: one("release"), Message: "sign it"}}}, Options{})
+
+	w.failure = failing(".sig")
+	d, err := cannotTell(t, e, w, subject())
+	if !errors.Is(err, unreadable) || d.Policy != "**" || d.ID == "" {
+		t.Errorf("got %+v, %v", d, err)
+	}
+	if s := d.Sentence("acme/web:v1"); !strings.HasPrefix(s, "Vidimus could not decide about acme/web:v1 (policy **): could not look for signatures: tags: ") || strings.Contains(s, "sign it") {
+		t.Errorf("sentence: %s", s)
+	}
+
+	w.sign(web, "stranger")
+	w.failure = failing(".cosign")
+	cannotTell(t, e, w, subject()) // what was found does not suffice, and what was not might
+
+	w.sign(web, "stranger", "release")
+	allow(t, e, w, subject()) // what was not found is not needed
+
+	w.failure = failing("@sha256:")
+	cannotTell(t, e, w, subject())
+	w.failure = nil
+	allow(t, e, w, subject())
+}
+
+func TestASuspendedAuthority(t *testing.T) {
+	w := newWorld(t)
+	authorities := w.authorities()
+	authorities[0].Suspended = "release.pub: no such file\nor \x1b[31mdirectory"
+	test := func(r Require, signatures ...string) (*Evaluator, *world) {
+		w := newWorld(t)
+		if len(signatures) > 0 {
+			w.sign(web, signatures...)
+		}
+		return w.evaluator(Config{Authorities: authorities, Policies: []Policy{{Match: mustMatch(t, "**"), Require: r}}}, Options{}), w
+	}
+	e, w := test(one("release"), "release")
+	d, _ := cannotTell(t, e, w, subject())
+	if d.Explained != `authority release is suspended: release.pub: no such file\u000aor \u001b[31mdirectory` {
+		t.Errorf("explained: %s", d.Explained)
+	}
+	e, w = test(allOf("ci", "release"), "ci", "release")
+	cannotTell(t, e, w, subject())
+	e, w = test(anyOf("ci", "release"), "release")
+	cannotTell(t, e, w, subject())
+
+	e, w = test(anyOf("ci", "release"), "release", "ci")
+	allow(t, e, w, subject()) // without it
+	e, w = test(one("release"))
+	deny(t, e, w, subject(), ReasonUnsigned) // it could not have turned that
+	e, w = test(allOf("ci", "release"), "ci")
+	deny(t, e, w, subject(), ReasonThreshold) // nor that: nobody else has signed
+	e, w = test(some(3, "ci", "release", "vendor"), "release", "ci")
+	deny(t, e, w, subject(), ReasonThreshold) // nor that: one more is missing
+	e, w = test(one("ci"), "release")
+	deny(t, e, w, subject(), ReasonUntrusted) // it is not required
+}
+
+func TestAKeyThatASuspendedAuthorityShares(t *testing.T) {
+	w := newWorld(t)
+	w.sign(web, "release")
+	e := w.evaluator(Config{
+		Authorities: []verifier.Authority{
+			{Name: "gone", Keys: []verifier.Key{w.key("release")}, Suspended: "its file is gone"},
+			{Name: "release", Keys: []verifier.Key{w.key("release")}},
+		},
+		Policies: []Policy{{Match: mustMatch(t, "**"), Require: one("gone")}},
+	}, Options{})
+	cannotTell(t, e, w, subject())
+}
+
+func TestTooManySignatures(t *testing.T) {
+	w := newWorld(t)
+	strangers := func(n int) []string {
+		var list []string
+		for i := range n {
+			list = append(list, fmt.Sprintf("stranger +n=%d", i))
+		}
+		return list
+	}
+	e := w.evaluator(Config{Policies: []Policy{{Match: mustMatch(t, "**"), Require: one("release")}}}, Options{})
+
+	w.sign(web, append(strangers(verifier.MaxSignatures-1), "release")...)
+	allow(t, e, w, subject()) // the last that is tried
+
+	w.sign(web, append(strangers(verifier.MaxSignatures), "release")...)
+	deny(t, e, w, subject(), ReasonTooManySignatures)
+
+	w.sign(web, append([]string{"release"}, strangers(verifier.MaxSignatures)...)...)
+	allow(t, e, w, subject()) // what lies within the limit is evaluated
+
+	w.sign(web, strangers(verifier.MaxSignatures)...)
+	deny(t, e, w, subject(), ReasonUntrusted)
+}
+
+// reader is a Source that reads as much as it can before it finds anything.
+type reader struct {
+	verifier.Source
+	size int64
+	err  error
+}
+
+func (r *reader) Find(ctx context.Context, registry verifier.Registry, s verifier.Subject, yield func(verifier.Candidate) bool) error {
+	for r.err == nil {
+		if r.size == 0 {
+			_, r.err = registry.Manifest(ctx, s.Repository, "endless")
+		} else {
+			_, r.err = registry.Blob(ctx, s.Repository, v1.Descriptor{Size: r.size})
+		}
+	}
+	return r.err
+}
+
+// endless answers every read.
+type endless struct {
+	manifest, blob []byte
+	requests       int
+	bytes          int64
+}
+
+func (e *endless) Manifest(context.Context, string, string) ([]byte, error) {
+	e.requests++
+	e.bytes += int64(len(e.manifest))
+	return e.manifest, nil
+}
+
+func (e *endless) Blob(_ context.Context, _ string, desc v1.Descriptor) ([]byte, error) {
+	e.requests++
+	e.bytes += desc.Size
+	return e.blob, nil
+}
+
+func TestTheBudgetOfADecision(t *testing.T) {
+	for _, test := range []struct {
+		name                string
+		manifest            []byte
+		size                int64
+		requests            int
+		leastByte, mostByte int64
+	}{
+		{"requests", []byte("{}"), 0, verifier.DecisionRequests, 0, 1000},
+		{"bytes of manifests", make([]byte, verifier.MaxManifestSize), 0, 16, verifier.DecisionBytes, verifier.DecisionBytes},
+		{"bytes of blobs", nil, 1_000_000, 67, 67_000_000, verifier.DecisionBytes},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t)
+			set, err := New(Config{Authorities: w.authorities(), Policies: []Policy{{Match: mustMatch(t, "**"), Require: one("release")}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			source := &reader{Source: verifier.Tags(), size: test.size}
+			registry := &endless{manifest: test.manifest}
+			d, err := NewEvaluator(set, []verifier.Source{source}, Options{}).Evaluate(t.Context(), registry, subject())
+			if err != nil || d.Reason != ReasonTooManySignatures {
+				t.Errorf("got %q, %v", d.Sentence("x"), err)
+			}
+			if registry.requests != test.requests || registry.bytes < test.leastByte || registry.bytes > test.mostByte {
+				t.Errorf("%d requests, %d bytes", registry.requests, registry.bytes)
+			}
+		})
+	}
+}
+
+func TestADoubtBesidesTheBudgetStaysADoubt(t *testing.T) {
+	w := newWorld(t)
+	b := newBudget(w)
+	b.requests = 1
+	w.failure = func(string) error { return errors.New("503") }
+	_, doubt := b.Manifest(t.Context(), web, "a")
+	_, spent := b.Manifest(t.Context(), web, "b")
+	if !errors.Is(spent, errBudget) {
+		t.Fatal(spent)
+	}
+	if b.caused(verifier.SourceFailure{Err: fmt.Errorf("%w; %w", doubt, spent)}) {
+		t.Error("a failure that is also a doubt is taken for the budget's")
+	}
+
+	b = newBudget(w)
+	b.requests, w.failure = 1, nil
+	if _, err := b.Manifest(t.Context(), web, "a"); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	_, spent = b.Manifest(t.Context(), web, "b")
+	if !b.caused(verifier.SourceFailure{Err: spent}) {
+		t.Error("what is the budget's doing is not taken for that")
+	}
+}
+
+// stuck is a registry that answers when it is told to, or the context ends.
+type stuck struct {
+	entered chan struct{}
+	release chan struct{}
+}
+
+func (s *stuck) Manifest(ctx context.Context, _, _ string) ([]byte, error) {
+	s.entered <- struct{}{}
+	select {
+	case <-s.release:
+		return nil, fs.ErrNotExist
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (s *stuck) Blob(context.Context, string, v1.Descriptor) ([]byte, error) {
+	return nil, fs.ErrNotExist
+}
+
+func TestADecisionTakesNoLongerThanItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.evaluator(Config{Policies: []Policy{{Match: mustMatch(t, "**"), Require: one("release")}}}, Options{})
+		begun := time.Now()
+		d, err := e.Evaluate(t.Context(), &stuck{entered: make(chan struct{}, 10)}, subject())
+		if !errors.Is(err, context.DeadlineExceeded) || d.Allowed || d.Reason != ReasonInconclusive {
+			t.Errorf("got %+v, %v", d, err)
+		}
+		if took := time.Since(begun); took != verifier.DecisionTime {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+func TestOnlySoManyDecisionsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.evaluator(Config{Policies: []Policy{
+			{Match: mustMatch(t, "docker.io/**"), AllowUnverified: true},
+			{Match: mustMatch(t, "**"), Require: one("release")},
+		}}, Options{})
+		registry := &stuck{entered: make(chan struct{}, 2*verifier.MaxDecisions), release: make(chan struct{})}
+		var running sync.WaitGroup
+		for range verifier.MaxDecisions {
+			running.Go(func() { _, _ = e.Evaluate(t.Context(), registry, subject()) })
+		}
+		synctest.Wait()
+		if n := len(registry.entered); n != verifier.MaxDecisions {
+			t.Fatalf("%d decisions are under way", n)
+		}
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		d, err := e.Evaluate(ctx, registry, subject())
+		if !errors.Is(err, context.DeadlineExceeded) || d.Reason != ReasonInconclusive || d.Allowed {
+			t.Errorf("one more: %+v, %v", d, err)
+		}
+		if n := len(registry.entered); n != verifier.MaxDecisions {
+			t.Errorf("one more read evidence")
+		}
+		allow(t, e, w, Subject{Repository: "docker.io/library/nginx", Digest: image}) // it needs no place
+
+		close(registry.release)
+		running.Wait()
+		w.sign(web, "release")
+		allow(t, e, w, subject())
+	})
+}
+
+func TestAPanicDenies(t *testing.T) {
+	w := newWorld(t)
+	var observed Decision
+	e := w.evaluator(Config{Policies: []Policy{{Match: mustMatch(t, "**"), Require: one("release")}}},
+		Options{Observe: func(d Decision, _ time.Duration) { observed = d }})
+	w.failure = func(string) error { panic("oh\nno") }
+	d, err := cannotTell(t, e, w, subject())
+	p, ok := errors.AsType[*PanicError](err)
+	if !ok || p.Value != "oh\nno" || len(p.Stack) == 0 || strings.Contains(err.Error(), "\n") {
+		t.Errorf("got %v", err)
+	}
+	if d.Policy != "**" || d.Enforcement != Enforce || d.Served() || observed.ID != d.ID || observed.Reason != ReasonInconclusive {
+		t.Errorf("got %+v, observed %+v", d, observed)
+	}
+	w.failure = nil
+	w.sign(web, "release")
+	for range verifier.MaxDecisions + 1 {
+		allow(t, e, w, subject()) // no place was lost
+	}
+}
+
+func TestAClientThatLeavesGetsNoDecision(t *testing.T) {
+	w := newWorld(t)
+	w.sign(web, "release")
+	e := w.evaluator(Config{Policies: []Policy{{Match: mustMatch(t, "**"), Require: one("release")}}}, Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if d, err := e.Evaluate(ctx, w, subject()); !errors.Is(err, context.Canceled) || d.Allowed {
+		t.Errorf("got %+v, %v", d, err)
+	}
+}
+
+func BenchmarkEvaluate(b *testing.B) {
+	w := newWorld(b)
+	w.sign(web, "release")
+	e := w.evaluator(Config{Policies: []Policy{{Match: mustMatch(b, "**"), Require: one("release")}}}, Options{})
+	b.ReportAllocs()
+	for b.Loop() {
+		if d, err := e.Evaluate(b.Context(), w, subject()); err != nil || !d.Allowed {
+			b.Fatal(d, err)
+		}
+	}
+}

@@ -1,0 +1,180 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"vidimus/verifier"
+)
+
+// Set is a configuration that New has found sound. It is immutable and safe for
+// concurrent use.
+type Set struct {
+	revision    string
+	ceiling     Enforcement
+	authorities []verifier.Authority
+	suspended   map[string]string // by authority's name: why
+	policies    []Policy          // each with its name and enforcement filled in
+	tree        *prefixTree       // of policies
+	exceptions  []Exception
+	excepted    map[v1.Hash][]int // exceptions by digest
+	revoked     map[v1.Hash]struct{}
+}
+
+// New checks config and makes a Set of a copy of it. The error joins one *Fault
+// for each thing that is wrong, all at once.
+//
+// New refuses what can only be a mistake and what it could not keep to; an
+// exception that has ended is neither, it just admits nothing. That a policy
+// never decides is Lint's to say.
+func New(config Config) (*Set, error) {
+	if err := validate(config); err != nil {
+		return nil, err
+	}
+	s := &Set{
+		revision:  config.Revision,
+		ceiling:   config.Enforcement,
+		suspended: make(map[string]string),
+		tree:      &prefixTree{},
+		excepted:  make(map[v1.Hash][]int),
+		revoked:   make(map[v1.Hash]struct{}, len(config.Revoked)),
+	}
+	for _, a := range config.Authorities {
+		a.Keys = slices.Clone(a.Keys)
+		s.authorities = append(s.authorities, a)
+		if a.Suspended != "" {
+			s.suspended[a.Name] = a.Suspended
+		}
+	}
+	for i, p := range config.Policies {
+		s.policies = append(s.policies, settle(p, config.Enforcement))
+		for _, pattern := range p.Match.include {
+			s.tree.add(pattern.prefix, i)
+		}
+	}
+	for i, e := range config.Exceptions {
+		e.Digests = slices.Clone(e.Digests)
+		s.exceptions = append(s.exceptions, e)
+		for _, digest := range e.Digests {
+			s.excepted[digest] = append(s.excepted[digest], i)
+		}
+	}
+	for _, digest := range config.Revoked {
+		s.revoked[digest] = struct{}{}
+	}
+	return s, nil
+}
+
+// settle returns a copy of p with nothing left to default.
+func settle(p Policy, ceiling Enforcement) Policy {
+	p.Name = policyName(p)
+	if p.Enforcement == nil {
+		p.Enforcement = new(ceiling)
+	} else {
+		p.Enforcement = new(*p.Enforcement)
+	}
+	p.Require.Of = slices.Clone(p.Require.Of)
+	p.Annotations = maps.Clone(p.Annotations)
+	return p
+}
+
+// policyName is what a policy goes by in answers, records and metrics.
+func policyName(p Policy) string {
+	if p.Name == "" && len(p.Match.include) > 0 {
+		return p.Match.include[0].text
+	}
+	return p.Name
+}
+
+// Revision returns Config.Revision.
+func (s *Set) Revision() string { return s.revision }
+
+// Revoked reports whether digest is never to be served.
+func (s *Set) Revoked(digest v1.Hash) bool {
+	_, revoked := s.revoked[digest]
+	return revoked
+}
+
+// Scope tells, without evidence, under what a canonical repository falls.
+func (s *Set) Scope(repository string) Scope {
+	p, ok := s.find(repository)
+	if !ok {
+		return Scope{Enforcement: s.ceiling, Denied: true}
+	}
+	return Scope{
+		Policy:      p.Name,
+		Enforcement: *p.Enforcement,
+		ReadsTag:    p.SignedAs == Exact,
+		Unverified:  p.AllowUnverified,
+		Denied:      p.Deny != "",
+	}
+}
+
+// ActiveExceptions returns how many exceptions admit something at now.
+func (s *Set) ActiveExceptions(now time.Time) int {
+	count := 0
+	for _, e := range s.exceptions {
+		if now.Before(e.Until) {
+			count++
+		}
+	}
+	return count
+}
+
+// find returns the first policy that matches repository. A name that is not
+// canonical has none.
+func (s *Set) find(repository string) (*Policy, bool) {
+	if !isCanonical(repository) {
+		return nil, false
+	}
+	i := s.tree.first(repository, func(i int) bool { return s.policies[i].Match.fits(repository) })
+	if i < 0 {
+		return nil, false
+	}
+	return &s.policies[i], true
+}
+
+// exception returns the exception that admits subject at now, of several the
+// one that lasts longest.
+func (s *Set) exception(subject Subject, now time.Time) (Exception, bool) {
+	var found Exception
+	for _, i := range s.excepted[subject.Digest] {
+		e := s.exceptions[i]
+		if now.Before(e.Until) && e.Until.After(found.Until) && e.Match.Matches(subject.Repository) {
+			found = e
+		}
+	}
+	return found, !found.Until.IsZero()
+}
+
+// ordered returns all authorities, those that p requires first: a signature by
+// one of them is then found with the fewest keys tried. The others are there to
+// tell whose signature it is that does not count.
+func (s *Set) ordered(p *Policy) []verifier.Authority {
+	ordered := make([]verifier.Authority, 0, len(s.authorities))
+	for _, required := range []bool{true, false} {
+		for _, a := range s.authorities {
+			if slices.Contains(p.Require.Of, a.Name) == required {
+				ordered = append(ordered, a)
+			}
+		}
+	}
+	return ordered
+}
+
+// suspension says which authorities of p are suspended, and why.
+func (s *Set) suspension(p *Policy) error {
+	var errs []string
+	for _, name := range p.Require.Of {
+		if why, ok := s.suspended[name]; ok {
+			errs = append(errs, fmt.Sprintf("authority %s is suspended: %s", name, why))
+		}
+	}
+	return errors.New(strings.Join(errs, "; "))
+}
