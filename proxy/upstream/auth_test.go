@@ -1,0 +1,399 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// tokenWorld is a registry at registry.example that wants tokens of
+// auth.example.
+func tokenWorld(t *testing.T) (w *world, registry, auth *host, r *tokenRegistry) {
+	w = newWorld(t)
+	r = &tokenRegistry{}
+	registry = w.serve("https", "registry.corp.example", r.serve)
+	auth = w.serve("https", "auth.corp.example", r.issue)
+	r.realm = auth.url() + "/token"
+	return w, registry, auth, r
+}
+
+func TestTokens(t *testing.T) {
+	t.Run("a first request learns the challenge, the next repository brings its token along", func(t *testing.T) {
+		w, registry, auth, _ := tokenWorld(t)
+		c := w.client(registry, func(config *Config) { config.Credentials = Static("robot", "hunter2") })
+		for _, repository := range []string{"acme/web", "acme/web", "acme/db"} {
+			body, _, err := c.Manifest(t.Context(), repository, "v1")
+			if err != nil || string(body) != "content of "+repository {
+				t.Fatalf("got %q, %v", body, err)
+			}
+		}
+		if diff := cmp.Diff([]string{
+			"GET /v2/acme/web/manifests/v1", "GET /v2/acme/web/manifests/v1", "GET /v2/acme/web/manifests/v1", "GET /v2/acme/db/manifests/v1",
+		}, registry.lines()); diff != "" {
+			t.Errorf("requests to the registry (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff([]string{
+			"GET /token?scope=repository%3Aacme%2Fweb%3Apull&service=svc", "GET /token?scope=repository%3Aacme%2Fdb%3Apull&service=svc",
+		}, auth.lines()); diff != "" {
+			t.Errorf("requests to the token host (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff([]string{
+			"Bearer repository:acme/web:pull#1", "Bearer repository:acme/web:pull#1", "Bearer repository:acme/db:pull#2",
+		}, registry.authorizations()); diff != "" {
+			t.Errorf("what the registry was shown (-want +got):\n%s", diff)
+		}
+		want := basic(Credential{Username: "robot", Password: "hunter2"})
+		if diff := cmp.Diff([]string{want, want}, auth.authorizations()); diff != "" {
+			t.Errorf("what the token host was shown (-want +got):\n%s", diff)
+		}
+	})
+
+	t.Run("without credentials an anonymous token is asked for", func(t *testing.T) {
+		w, registry, auth, _ := tokenWorld(t)
+		if _, _, err := w.client(registry, nil).Manifest(t.Context(), "acme/web", "v1"); err != nil {
+			t.Fatal(err)
+		}
+		if got := auth.authorizations(); len(got) != 0 {
+			t.Errorf("the token host was shown %q", got)
+		}
+	})
+
+	t.Run("an identity token is posted, and nothing else", func(t *testing.T) {
+		w, registry, auth, r := tokenWorld(t)
+		r.scope = func(string) string { return "posted" }
+		c := w.client(registry, func(config *Config) {
+			config.Credentials = func(context.Context, string) (Credential, error) {
+				return Credential{Username: "<token>", IdentityToken: "refresh-me"}, nil
+			}
+		})
+		if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+			t.Fatal(err)
+		}
+		form, err := url.ParseQuery(auth.last().body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"refresh-me"}, "client_id": {"vidimus"}, "service": {"svc"}, "scope": {"posted"}}
+		if diff := cmp.Diff(want, form); diff != "" {
+			t.Errorf("form (-want +got):\n%s", diff)
+		}
+		if got := auth.authorizations(); auth.last().line != "POST /token" || len(got) != 0 {
+			t.Errorf("%s with %q", auth.last().line, got)
+		}
+	})
+
+	t.Run("a registry token is used as it is", func(t *testing.T) {
+		w, registry, auth, _ := tokenWorld(t)
+		c := w.client(registry, func(config *Config) {
+			config.Credentials = func(context.Context, string) (Credential, error) {
+				return Credential{RegistryToken: "repository:acme/web:pull#own"}, nil
+			}
+		})
+		if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+			t.Fatal(err)
+		}
+		if len(auth.lines()) != 0 {
+			t.Errorf("the token host was asked %q", auth.lines())
+		}
+	})
+
+	t.Run("a revoked token is fetched anew once, and the request is sent again once", func(t *testing.T) {
+		w, registry, auth, r := tokenWorld(t)
+		c := w.client(registry, nil)
+		for range 2 {
+			if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+				t.Fatal(err)
+			}
+			r.revoke("repository:acme/web:pull#1")
+		}
+		if got := len(auth.lines()); got != 2 {
+			t.Errorf("%d tokens fetched, want 2", got)
+		}
+		if got := len(registry.lines()); got != 4 {
+			t.Errorf("%d requests to the registry, want 4", got)
+		}
+	})
+
+	t.Run("a new token that is refused is not tried again", func(t *testing.T) {
+		w, registry, auth, r := tokenWorld(t)
+		r.revoke("repository:acme/web:pull#1")
+		c := w.client(registry, func(config *Config) { config.Credentials = Static("robot", "hunter2") })
+		_, _, err := c.Manifest(t.Context(), "acme/web", "v1")
+		wantKind(t, err, KindUnauthorized)
+		if len(auth.lines()) != 1 || len(registry.lines()) != 2 {
+			t.Errorf("%d tokens and %d requests, want 1 and 2", len(auth.lines()), len(registry.lines()))
+		}
+		if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+			t.Errorf("the refused token was kept: %v", err)
+		}
+	})
+
+	t.Run("a challenge that changes each time ends", func(t *testing.T) {
+		w, registry, _, r := tokenWorld(t)
+		var n int
+		r.scope = func(string) string { n++; return fmt.Sprint("scope", n) }
+		_, _, err := w.client(registry, nil).Manifest(t.Context(), "acme/web", "v1")
+		wantKind(t, err, KindUnauthorized)
+		if got := len(registry.lines()); got != maxSends {
+			t.Errorf("%d requests, want %d", got, maxSends)
+		}
+	})
+
+	t.Run("a scope of the registry's own is used, and cached", func(t *testing.T) {
+		w, registry, auth, r := tokenWorld(t)
+		r.scope = func(string) string { return "aws" }
+		c := w.client(registry, nil)
+		for range 3 {
+			if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := len(auth.lines()); got != 1 {
+			t.Errorf("%d tokens fetched, want 1", got)
+		}
+	})
+
+	t.Run("other credentials get another token", func(t *testing.T) {
+		w, registry, auth, _ := tokenWorld(t)
+		password := "one"
+		c := w.client(registry, func(config *Config) {
+			config.Credentials = func(context.Context, string) (Credential, error) {
+				return Credential{Username: "robot", Password: password}, nil
+			}
+		})
+		for _, password = range []string{"one", "one", "two"} {
+			if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := len(auth.lines()); got != 2 {
+			t.Errorf("%d tokens fetched, want 2", got)
+		}
+	})
+}
+
+func TestTokenFlight(t *testing.T) {
+	t.Run("a hundred at once fetch one token", func(t *testing.T) {
+		w := newWorld(t)
+		r := &tokenRegistry{}
+		var challenged sync.WaitGroup
+		challenged.Add(100)
+		registry := w.serve("https", "registry.corp.example", func(rw http.ResponseWriter, request *http.Request) {
+			if request.Header.Get("Authorization") == "" {
+				challenged.Done()
+			}
+			r.serve(rw, request)
+		})
+		auth := w.serve("https", "auth.corp.example", func(rw http.ResponseWriter, request *http.Request) {
+			challenged.Wait()
+			r.issue(rw, request)
+		})
+		r.realm = auth.url() + "/token"
+		c := w.client(registry, func(config *Config) { config.Limits.Connections = 100 })
+		var all sync.WaitGroup
+		for range 100 {
+			all.Go(func() {
+				if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if got := len(auth.lines()); got != 1 {
+			t.Errorf("%d tokens fetched, want 1", got)
+		}
+	})
+
+	t.Run("who leaves stops nobody else", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var g flights[string, int]
+			release := make(chan struct{})
+			runs := 0
+			work := func(context.Context) (int, error) {
+				runs++
+				<-release
+				return 7, nil
+			}
+			leaving, leave := context.WithCancel(t.Context())
+			left := make(chan error, 1)
+			go func() {
+				_, err := g.do(leaving, "k", time.Hour, work)
+				left <- err
+			}()
+			synctest.Wait()
+			var others sync.WaitGroup
+			for range 100 {
+				others.Go(func() {
+					if n, err := g.do(t.Context(), "k", time.Hour, work); n != 7 || err != nil {
+						t.Errorf("got %d, %v", n, err)
+					}
+				})
+			}
+			synctest.Wait()
+			leave()
+			if err := <-left; !errors.Is(err, context.Canceled) {
+				t.Errorf("who left got %v", err)
+			}
+			close(release)
+			others.Wait()
+			if runs != 1 {
+				t.Errorf("%d runs, want 1", runs)
+			}
+		})
+	})
+
+	t.Run("when everybody has left the work is stopped, and the next begins anew", func(t *testing.T) {
+		var g flights[string, int]
+		ctx, cancel := context.WithCancel(t.Context())
+		stopped := make(chan struct{})
+		_, err := g.do(ctx, "k", time.Hour, func(ctx context.Context) (int, error) {
+			cancel()
+			<-ctx.Done()
+			close(stopped)
+			return 0, ctx.Err()
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		<-stopped
+		if n, err := g.do(t.Context(), "k", time.Hour, func(context.Context) (int, error) { return 7, nil }); n != 7 || err != nil {
+			t.Errorf("got %d, %v", n, err)
+		}
+	})
+}
+
+func TestBasic(t *testing.T) {
+	serve := func(rw http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != "robot" || password != "hunter2" {
+			rw.Header().Add("WWW-Authenticate", `Negotiate`)
+			rw.Header().Add("WWW-Authenticate", `Basic realm="here"`)
+			rw.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		fmt.Fprint(rw, "content")
+	}
+	for _, tt := range []struct {
+		name        string
+		credentials Credentials
+		kind        string
+		requests    int // for two manifests
+	}{
+		{"the right password is asked for once", Static("robot", "hunter2"), "none", 3},
+		{"a wrong password is sent once for each request", Static("robot", "wrong"), KindUnauthorized, 3},
+		{"without a password nothing is sent", nil, KindUnauthorized, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			registry := w.serve("https", "registry.example", serve)
+			c := w.client(registry, func(config *Config) { config.Credentials = tt.credentials })
+			for range 2 {
+				_, _, err := c.Manifest(t.Context(), "acme/web", "v1")
+				if kindOf(err) != tt.kind {
+					t.Fatalf("got %v, want kind %s", err, tt.kind)
+				}
+			}
+			if got := len(registry.lines()); got != tt.requests {
+				t.Errorf("%d requests, want %d", got, tt.requests)
+			}
+		})
+	}
+}
+
+func TestTokenHostAnswers(t *testing.T) {
+	status := func(code int) http.HandlerFunc {
+		return func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(code) }
+	}
+	text := func(body string) http.HandlerFunc {
+		return func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprint(rw, body) }
+	}
+	for _, tt := range []struct {
+		name   string
+		answer http.HandlerFunc
+		kind   string
+		asked  int
+	}{
+		{"401 is unauthorized", status(401), KindUnauthorized, 1},
+		{"403 is forbidden", status(403), KindForbidden, 1},
+		{"404 says nothing about the image", status(404), KindMismatch, 1},
+		{"429 is rate-limited", status(429), KindRateLimited, 3},
+		{"503 is tried again", status(503), KindUnavailable, 3},
+		{"a redirect is not followed", func(rw http.ResponseWriter, r *http.Request) {
+			http.Redirect(rw, r, "/elsewhere", http.StatusTemporaryRedirect)
+		}, KindMismatch, 1},
+		{"no token", text(`{}`), KindMismatch, 1},
+		{"not JSON", text(`token`), KindMismatch, 1},
+		{"a token that would split the header", text(`{"token": "a\r\nX-Evil: b"}`), KindMismatch, 1},
+		{"a token with a space", text(`{"token": "a b"}`), KindMismatch, 1},
+		{"a token of 17 KiB", text(`{"token": "` + strings.Repeat("a", 17<<10) + `"}`), KindMismatch, 1},
+		{"an answer without an end", func(rw http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				if _, err := rw.Write(make([]byte, 4096)); err != nil {
+					return
+				}
+			}
+		}, KindMismatch, 1},
+		{"a compressed answer", func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Content-Encoding", "gzip")
+			fmt.Fprint(rw, `{"token": "a"}`)
+		}, KindMismatch, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			r := &tokenRegistry{}
+			registry := w.serve("https", "registry.corp.example", r.serve)
+			auth := w.serve("https", "auth.corp.example", tt.answer)
+			r.realm = auth.url() + "/token"
+			_, _, err := w.client(registry, nil).Manifest(t.Context(), "acme/web", "v1")
+			wantKind(t, err, tt.kind)
+			if got := len(auth.lines()); got != tt.asked {
+				t.Errorf("asked %d times, want %d", got, tt.asked)
+			}
+		})
+	}
+}
+
+func TestParseToken(t *testing.T) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	for _, tt := range []struct {
+		name, body, date string
+		value            string
+		lifetime         time.Duration
+	}{
+		{"no expiry is a minute, less a margin", `{"token": "a"}`, "", "a", 54 * time.Second},
+		{"access_token is a token", `{"access_token": "b"}`, "", "b", 54 * time.Second},
+		{"token comes first", `{"token": "a", "access_token": "b"}`, "", "a", 54 * time.Second},
+		{"five minutes, less ten seconds", `{"token": "a", "expires_in": 300}`, "", "a", 290 * time.Second},
+		{"a number in quotes", `{"token": "a", "expires_in": "300"}`, "", "a", 290 * time.Second},
+		{"zero is a minute", `{"token": "a", "expires_in": 0}`, "", "a", 54 * time.Second},
+		{"a negative number is a minute", `{"token": "a", "expires_in": -1}`, "", "a", 54 * time.Second},
+		{"a huge number is a day", `{"token": "a", "expires_in": 1e300}`, "", "a", 24*time.Hour - 10*time.Second},
+		{"an object is a minute", `{"token": "a", "expires_in": {}}`, "", "a", 54 * time.Second},
+		{"issued two minutes ago", `{"token": "a", "expires_in": 300, "issued_at": "2026-11-22T11:58:00Z"}`, "", "a", 170 * time.Second},
+		{"issued just now by a clock that is an hour slow", `{"token": "a", "expires_in": 300, "issued_at": "2026-11-22T11:00:00Z"}`, "Sun, 22 Nov 2026 11:00:00 GMT", "a", 290 * time.Second},
+		{"issued in the future", `{"token": "a", "expires_in": 300, "issued_at": "2026-11-22T13:00:00Z"}`, "", "a", 290 * time.Second},
+		{"issued at no time", `{"token": "a", "expires_in": 300, "issued_at": 12}`, "", "a", 290 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			header := http.Header{}
+			if tt.date != "" {
+				header.Set("Date", tt.date)
+			}
+			got, err := parseToken([]byte(tt.body), header, now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.value != tt.value || got.until.Sub(now) != tt.lifetime {
+				t.Errorf("got %q for %s, want %q for %s", got.value, got.until.Sub(now), tt.value, tt.lifetime)
+			}
+		})
+	}
+}
