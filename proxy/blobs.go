@@ -36,15 +36,10 @@ func (q *request) serveBlob(v *view) error {
 		return err
 	}
 	q.decided(d)
-	if q.r.Method == http.MethodHead {
-		return q.headBlob(ctx, v, desc)
-	}
 	etag := `"` + desc.Digest.String() + `"`
-	if matches(q.r.Header.Values("If-None-Match"), etag) {
-		q.blobHeaders(etag, desc)
-		q.setID()
-		q.w.WriteHeader(http.StatusNotModified)
-		return nil
+	known := matches(q.r.Header.Values("If-None-Match"), etag)
+	if known || q.r.Method == http.MethodHead {
+		return q.headBlob(ctx, v, etag, desc, known)
 	}
 	span, err := q.span(etag, desc.Size)
 	if err != nil {
@@ -83,7 +78,7 @@ func (v *view) admitBlob(ctx context.Context, digest v1.Hash, a asker) (v1.Descr
 			continue
 		}
 		desc, ok := m.reaches(digest)
-		if !ok {
+		if !ok || m.index { // what an index lists are manifests
 			continue
 		}
 		d, err := v.gate(ctx, m, "", a)
@@ -97,7 +92,7 @@ func (v *view) admitBlob(ctx context.Context, digest v1.Hash, a asker) (v1.Descr
 	if undecidedErr != nil {
 		return v1.Descriptor{}, policy.Decision{}, undecidedErr
 	}
-	return v1.Descriptor{}, policy.Decision{}, fmt.Errorf("blob %s in %s: %w", digest, v.name, fs.ErrNotExist)
+	return v1.Descriptor{}, policy.Decision{}, unreachableBlob()
 }
 
 // openBlob opens a blob for this repository: from the store when this
@@ -116,29 +111,39 @@ func (v *view) openBlob(ctx context.Context, desc v1.Descriptor) (io.ReadCloser,
 	}
 	defer unlock()
 	content, size, err := v.proxy.store.Open(ctx, desc.Digest)
-	switch {
-	case err == nil && size >= 0 && size != desc.Size:
-		content.Close()
-		return nil, "", fmt.Errorf("blob %s of %s: %w: the manifest says %d bytes, the content has %d", desc.Digest, v.name, errMismatch, desc.Size, size)
-	case err == nil && (delivered || v.proxy.began.is(desc.Digest, v.name)):
-		return v.vouched(ctx, content, desc), fromCache, nil
-	case err == nil:
-		if err := v.confirm(ctx, desc.Digest); err != nil {
-			content.Close()
-			return nil, "", err
+	from := fromCache
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			v.proxy.logger.Warn("cannot read the store", "digest", desc.Digest.String(), "err", err)
 		}
-		return content, fromCache, nil
-	case !errors.Is(err, fs.ErrNotExist):
-		v.proxy.logger.Warn("cannot read the store", "digest", desc.Digest.String(), "err", err)
+		from = fromUpstream
+		content, size, err = v.fetchBlob(ctx, desc)
 	}
-	v.proxy.began.set(desc.Digest, v.name)
-	content, _, err = v.proxy.store.Fetch(ctx, desc.Digest, desc.Size, func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
-		return v.registered.Upstream.Blob(ctx, v.repository, desc.Digest, offset)
-	})
 	if err != nil {
 		return nil, "", err
 	}
-	return v.vouched(ctx, content, desc), fromUpstream, nil
+	if size >= 0 && size != desc.Size {
+		content.Close()
+		return nil, "", fmt.Errorf("blob %s of %s: %w: the manifest says %d bytes, the content has %d", desc.Digest, v.name, errMismatch, desc.Size, size)
+	}
+	if delivered || v.proxy.began.is(desc.Digest, v.name) {
+		return v.vouched(ctx, content, desc), from, nil
+	}
+	if err := v.confirm(ctx, desc.Digest); err != nil {
+		content.Close()
+		return nil, "", err
+	}
+	return content, from, nil
+}
+
+// fetchBlob fetches a blob from this repository's upstream through the store.
+// That it came from there is noted when the upstream is asked: the store may
+// come to hold the content by itself.
+func (v *view) fetchBlob(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, int64, error) {
+	return v.proxy.store.Fetch(ctx, desc.Digest, desc.Size, func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
+		v.proxy.began.set(desc.Digest, v.name)
+		return v.registered.Upstream.Blob(ctx, v.repository, desc.Digest, offset)
+	})
 }
 
 // vouched notes that this repository's upstream delivered the content once the
@@ -178,8 +183,9 @@ func (r *deliveredReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// headBlob answers HEAD as GET would begin, without fetching the content.
-func (q *request) headBlob(ctx context.Context, v *view, desc v1.Descriptor) error {
+// headBlob answers without content: HEAD as GET would begin, or with 304 when
+// the client has the content.
+func (q *request) headBlob(ctx context.Context, v *view, etag string, desc v1.Descriptor, known bool) error {
 	delivered, _, err := v.proxy.index.Known(ctx, v.name, desc.Digest)
 	if err != nil {
 		return fmt.Errorf("read the index: %w", err)
@@ -189,15 +195,13 @@ func (q *request) headBlob(ctx context.Context, v *view, desc v1.Descriptor) err
 			return err
 		}
 	}
-	etag := `"` + desc.Digest.String() + `"`
 	q.blobHeaders(etag, desc)
-	q.w.Header().Set("Content-Length", strconv.FormatInt(desc.Size, 10))
 	q.setID()
-	if matches(q.r.Header.Values("If-None-Match"), etag) {
-		q.w.Header().Del("Content-Length")
+	if known {
 		q.w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
+	q.w.Header().Set("Content-Length", strconv.FormatInt(desc.Size, 10))
 	q.w.WriteHeader(http.StatusOK)
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"strconv"
@@ -83,14 +84,15 @@ type Detail struct {
 // the kind of thing that was asked for, which decides what its absence is
 // called.
 func asError(err error, at endpoint) *Error {
-	if e, ok := errors.AsType[*Error](err); ok {
-		return e
-	}
+	// First of all, for what it wraps may be any of the others.
 	if d, ok := errors.AsType[*undecided](err); ok {
 		return &Error{
 			Status: http.StatusServiceUnavailable, Code: codeUnavailable, Message: d.sentence(),
 			Detail: decisionDetail(d.decision, policy.ReasonInconclusive), RetryAfter: retryAfter(d.err), Err: d.err,
 		}
+	}
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
 	}
 	if errors.Is(err, errMismatch) {
 		return mismatchError(err)
@@ -110,7 +112,7 @@ func asError(err error, at endpoint) *Error {
 func faultError(f Fault, err error) *Error {
 	switch f.Kind() {
 	case KindMismatch:
-		return mismatchError(err)
+		return mismatchError(fmt.Errorf("%w: %w", errMismatch, err))
 	case KindRateLimited:
 		return &Error{
 			Status: http.StatusTooManyRequests, Code: codeTooManyRequests,
@@ -153,11 +155,18 @@ func notFound(at endpoint) *Error {
 	case endpointManifest:
 		e.Code, e.Message = codeManifestUnknown, "the upstream registry holds no such manifest"
 	case endpointBlob:
-		e.Code, e.Message = codeBlobUnknown, "no allowed manifest of this repository that Vidimus knows references this blob; pull the manifest first"
+		e.Code, e.Message = codeBlobUnknown, "the upstream registry holds no such blob in this repository"
 	default:
 		e.Code, e.Message = codeNameUnknown, "the upstream registry knows no such repository"
 	}
 	return e
+}
+
+func unreachableBlob() *Error {
+	return &Error{
+		Status: http.StatusNotFound, Code: codeBlobUnknown,
+		Message: "no allowed manifest of this repository that Vidimus knows references this blob; pull the manifest first",
+	}
 }
 
 func notConfigured(registry string) *Error {

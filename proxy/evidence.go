@@ -33,7 +33,7 @@ func (v *view) subjectOf(ctx context.Context, m *manifest, named v1.Hash) (v1.Ha
 	if m.isEvidenceShaped() {
 		return v.provenSubject(ctx, m, subject)
 	}
-	if m.subject != nil && !m.hasImageParts() {
+	if m.isPlainReferrer() {
 		return subject, nil
 	}
 	return v1.Hash{}, nil

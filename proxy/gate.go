@@ -44,7 +44,7 @@ func (v *view) admission(ctx context.Context, m *manifest, tag string, a asker) 
 		if tag != "" {
 			return v.decide(ctx, m, tag, a)
 		}
-		return v.admit(ctx, m, a, 0)
+		return v.admit(ctx, m, a, newClimb())
 	}
 	if scope := v.Gate.Scope(v.name); scope.Unverified || scope.Denied || v.Gate.Revoked(m.digest) {
 		return asImage() // no evidence is read
@@ -58,34 +58,64 @@ func (v *view) admission(ctx context.Context, m *manifest, tag string, a asker) 
 		return own, ownErr
 	}
 	if err = errors.Join(err, ownErr); err != nil {
-		return own, err
+		return v.doubt(ctx, own, err, a)
 	}
 	return about, nil
 }
 
 // admit decides about a manifest asked for by digest, as an image: through an
 // index of this repository that lists it and is itself allowed now, or by its
-// own evidence. depth counts the indexes above it.
-func (v *view) admit(ctx context.Context, m *manifest, a asker, depth int) (policy.Decision, error) {
+// own evidence.
+func (v *view) admit(ctx context.Context, m *manifest, a asker, c climb) (policy.Decision, error) {
 	if d, ok := v.decisions.get(v.ownKey(m, ""), v.proxy.now()); ok && d.Allowed || v.Gate.Revoked(m.digest) {
 		return v.decide(ctx, m, "", a)
 	}
-	through, throughErr := v.admitThrough(ctx, m, a, depth)
+	through, throughErr := v.admitThrough(ctx, m, a, c)
 	if through.Allowed {
 		return through, nil
 	}
 	d, err := v.decide(ctx, m, "", a)
 	if err == nil && !d.Allowed && throughErr != nil {
 		// an index that lists it might have allowed it
-		return d, throughErr
+		return v.doubt(ctx, d, throughErr, a)
 	}
 	return d, err
 }
 
+// maxIndexes is how many indexes one request looks at on its way up.
+const maxIndexes = 64
+
+// climb bounds the way up from a manifest through the indexes that list it.
+type climb struct {
+	depth int  // indexes above the manifest that was asked for
+	left  *int // indexes that may still be looked at, wherever they are
+}
+
+func newClimb() climb {
+	left := maxIndexes
+	return climb{left: &left}
+}
+
+// doubt makes of a denial the inconclusive decision that it is when what might
+// have turned it could not be read, and records that.
+func (v *view) doubt(ctx context.Context, d policy.Decision, err error, a asker) (policy.Decision, error) {
+	if _, ok := errors.AsType[*undecided](err); ok || ctx.Err() != nil {
+		return d, err
+	}
+	d.ID, d.Time, d.Allowed = policy.NewID(), v.proxy.now(), false
+	d.Reason = policy.ReasonInconclusive
+	d.Explained = "what may vouch for it (an index that lists it, its subject, its layers) could not be read"
+	d.Hint = "try again; when it stays, look for this id in the log"
+	if recordErr := v.record(ctx, d, err, a); recordErr != nil {
+		return d, recordErr
+	}
+	return d, &undecided{decision: d, image: a.image, err: err}
+}
+
 // admitThrough looks for an index that lists m, hashed again, and is allowed
 // now by the policy that decides this request.
-func (v *view) admitThrough(ctx context.Context, m *manifest, a asker, depth int) (policy.Decision, error) {
-	if depth >= verifier.MaxIndexDepth {
+func (v *view) admitThrough(ctx context.Context, m *manifest, a asker, c climb) (policy.Decision, error) {
+	if c.depth >= verifier.MaxIndexDepth {
 		return policy.Decision{}, nil
 	}
 	_, parents, err := v.proxy.index.Known(ctx, v.name, m.digest)
@@ -95,6 +125,9 @@ func (v *view) admitThrough(ctx context.Context, m *manifest, a asker, depth int
 	}
 	var undecidedErr error
 	for _, digest := range parents {
+		if *c.left--; *c.left < 0 {
+			break
+		}
 		index, err := v.byDigest(ctx, digest)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -105,7 +138,7 @@ func (v *view) admitThrough(ctx context.Context, m *manifest, a asker, depth int
 		if !index.lists(m) {
 			continue
 		}
-		d, err := v.admit(ctx, index, a, depth+1)
+		d, err := v.admit(ctx, index, a, climb{c.depth + 1, c.left})
 		if err != nil {
 			undecidedErr = err
 		} else if d.Allowed {
@@ -272,7 +305,7 @@ func (v *view) admitSubject(ctx context.Context, subject v1.Hash, a asker) (poli
 	if err != nil {
 		return policy.Decision{}, false, err
 	}
-	d, err := v.admit(ctx, sm, a, 0)
+	d, err := v.admit(ctx, sm, a, newClimb())
 	return d, true, err
 }
 

@@ -47,8 +47,8 @@ func (q *request) page() (n int, last string, err error) {
 	n = defaultPage
 	if text := q.query.Get("n"); text != "" {
 		wanted, ok := parseOffset(text)
-		if !ok || wanted == 0 {
-			return 0, "", &Error{Status: http.StatusBadRequest, Code: codePaginationNumber, Message: "invalid n " + quote(text) + ": want a number from 1"}
+		if !ok {
+			return 0, "", &Error{Status: http.StatusBadRequest, Code: codePaginationNumber, Message: "invalid n " + quote(text) + ": want a number"}
 		}
 		n = int(min(wanted, maxPage))
 	}
@@ -73,7 +73,7 @@ func (q *request) serveCatalog() error {
 	}
 	repositories := make([]string, 0, n)
 	from := last
-	for len(repositories) <= n {
+	for n > 0 && len(repositories) <= n {
 		known, err := q.proxy.index.Repositories(q.r.Context(), n+1, from)
 		if err != nil {
 			return fmt.Errorf("read the index: %w", err)
@@ -127,12 +127,15 @@ func (q *request) serveTags(v *view) error {
 	if err := q.refuseUncovered(v, a); err != nil {
 		return err
 	}
-	n, last := 0, q.query.Get("last")
-	if q.query.Has("n") {
+	n, last, none := 0, q.query.Get("last"), false
+	if q.query.Get("n") != "" {
 		var err error
 		if n, last, err = q.page(); err != nil {
 			return err
 		}
+		// a page of nothing is asked for to see whether there is a repository
+		none = n == 0
+		n = max(n, 1)
 	}
 	if last != "" && !validTag(last) {
 		return &Error{Status: http.StatusBadRequest, Code: codeTagInvalid, Message: "invalid last " + quote(last) + ": want a tag"}
@@ -143,7 +146,7 @@ func (q *request) serveTags(v *view) error {
 	}
 	valid := make([]string, 0, len(tags))
 	for _, tag := range tags {
-		if validTag(tag) {
+		if validTag(tag) && !none {
 			valid = append(valid, tag)
 		}
 	}
@@ -226,6 +229,8 @@ func (q *request) referrersIndex(referrers []v1.Descriptor, artifactType string)
 		if isZero(desc.Digest) || q.Gate.Revoked(desc.Digest) {
 			continue
 		}
+		// content that comes along in a descriptor would pass no gate
+		desc.Data, desc.URLs = nil, nil
 		if artifactType == "" || desc.ArtifactType == artifactType {
 			index.Manifests = append(index.Manifests, desc)
 		}

@@ -74,6 +74,9 @@ func parseManifest(content []byte, contentType string) (*manifest, error) {
 	if document.SchemaVersion != 2 {
 		return nil, fmt.Errorf("%w: the manifest's schemaVersion is %d, not 2", errMismatch, document.SchemaVersion)
 	}
+	if err := checkNames(content, manifestNames); err != nil {
+		return nil, err
+	}
 	m := &manifest{bytes: content, digest: digestOf(content)}
 	m.index = document.Manifests != nil
 	if m.index && (document.Layers != nil || document.Config != nil) {
@@ -140,6 +143,16 @@ func (m *manifest) setMediaType(own string, named bool, declared string) error {
 }
 
 func (m *manifest) setContent(config, layers, manifests, subject json.RawMessage) error {
+	for _, list := range []json.RawMessage{layers, manifests} {
+		if err := checkDescriptorNames(list); err != nil {
+			return err
+		}
+	}
+	for _, one := range []json.RawMessage{config, subject} {
+		if err := checkNames(one, descriptorNames); err != nil {
+			return err
+		}
+	}
 	if m.index {
 		if err := json.Unmarshal(manifests, &m.manifests); err != nil {
 			return fmt.Errorf("%w: the index's manifests do not parse", errMismatch)
@@ -162,6 +175,43 @@ func (m *manifest) setContent(config, layers, manifests, subject json.RawMessage
 		}
 	}
 	return m.checkDescriptors()
+}
+
+// The names that clients decide upon.
+var (
+	manifestNames   = []string{"schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "subject", "annotations", "fsLayers", "blobs"}
+	descriptorNames = []string{"mediaType", "artifactType", "digest", "size", "urls", "data", "platform", "annotations"}
+)
+
+// checkNames refuses an object with a name that is a known one but for letter
+// case: some clients read it as that, and others do not see it. What is no
+// object is not looked at.
+func checkNames(object json.RawMessage, known []string) error {
+	var members map[string]json.RawMessage
+	if len(object) == 0 || json.Unmarshal(object, &members) != nil {
+		return nil
+	}
+	for name := range members {
+		for _, k := range known {
+			if name != k && strings.EqualFold(name, k) {
+				return fmt.Errorf("%w: the manifest is ambiguous: %s is not %s, but some clients take it for that", errMismatch, quote(name), k)
+			}
+		}
+	}
+	return nil
+}
+
+func checkDescriptorNames(list json.RawMessage) error {
+	var objects []json.RawMessage
+	if len(list) == 0 || json.Unmarshal(list, &objects) != nil {
+		return nil
+	}
+	for _, object := range objects {
+		if err := checkNames(object, descriptorNames); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkDescriptors refuses descriptors without a digest, with a negative size,
@@ -245,17 +295,37 @@ func (m *manifest) isEvidenceShaped() bool {
 // subject field (its experimental oci-1-1 mode).
 const cosignArtifactConfig = "application/vnd.dev.cosign.artifact.sig.v1+json"
 
-// hasImageParts reports whether a config or layer has a media type that a
-// client would run or unpack as an image.
-func (m *manifest) hasImageParts() bool {
+// isPlainReferrer reports whether the manifest points at a subject and is made
+// so that no client would run or unpack it as an image. Docker's schema 2 has no
+// subjects, and its clients do not look at the config's type.
+func (m *manifest) isPlainReferrer() bool {
+	if m.index || m.subject == nil || m.mediaType != types.OCIManifestSchema1 {
+		return false
+	}
+	switch looseType(m.config.MediaType) {
+	case "application/octet-stream", "application/json", "text/html":
+		return false // docker takes such a config for an image's, since old registries called it so
+	}
 	for d := range m.descriptors {
-		mediaType := strings.ToLower(strings.TrimSpace(string(d.MediaType)))
-		switch {
-		case mediaType == "",
-			strings.HasPrefix(mediaType, "application/vnd.oci.image."),
-			strings.HasPrefix(mediaType, "application/vnd.docker."),
-			strings.HasPrefix(mediaType, "application/vnd.wasm."),
-			strings.HasPrefix(mediaType, "application/wasm"):
+		if isImagePart(looseType(d.MediaType)) {
+			return false
+		}
+	}
+	return true
+}
+
+// looseType is a media type as the most lenient client would read it.
+func looseType(mediaType types.MediaType) string {
+	loose, _, _ := strings.Cut(string(mediaType), ";")
+	return strings.ToLower(strings.TrimSpace(loose))
+}
+
+func isImagePart(mediaType string) bool {
+	if mediaType == "" {
+		return true // an image's, for who does not look
+	}
+	for _, prefix := range [...]string{"application/vnd.oci.image.", "application/vnd.docker.", "application/vnd.wasm.", "application/wasm"} {
+		if strings.HasPrefix(mediaType, prefix) {
 			return true
 		}
 	}

@@ -6,6 +6,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"vidimus/policy"
+	"vidimus/verifier"
 )
 
 // Header values that every answer shares.
@@ -31,7 +34,9 @@ func (q *request) serveManifest(v *view) error {
 		return err
 	}
 	q.decided(d)
-	v.remember(ctx, m.digest, m.edges()...)
+	if m.leads(d) {
+		v.remember(ctx, m.digest, m.edges()...)
+	}
 
 	h := q.w.Header()
 	h["Docker-Content-Digest"] = m.digestHeader
@@ -55,6 +60,14 @@ func (q *request) serveManifest(v *view) error {
 		q.proxy.metrics.transferred(fromCache, len(m.bytes))
 	}
 	return nil
+}
+
+// leads reports whether what the manifest references may be looked for through
+// it, d being why it is served. An index that is served as a list of referrers
+// makes nothing that it lists servable, and one that lists too much neither.
+func (m *manifest) leads(d policy.Decision) bool {
+	asListing := !isZero(d.Subject.Digest) && d.Subject.Digest != m.digest
+	return !m.index || !asListing && len(m.manifests) <= verifier.MaxChildren
 }
 
 // manifest resolves what was asked for, once.

@@ -115,6 +115,11 @@ func (p *Proxy) behind(ctx context.Context, f func(context.Context)) {
 	}
 	p.background.Go(func() {
 		defer func() { <-p.observing }()
+		defer func() {
+			if r := recover(); r != nil {
+				p.logger.Error("panic behind an answer", "panic", r, "stack", stack())
+			}
+		}()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*verifier.DecisionTime)
 		defer cancel()
 		f(ctx)
