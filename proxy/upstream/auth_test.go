@@ -185,18 +185,8 @@ func TestTokenFlight(t *testing.T) {
 	t.Run("a hundred at once fetch one token", func(t *testing.T) {
 		w := newWorld(t)
 		r := &tokenRegistry{}
-		var challenged sync.WaitGroup
-		challenged.Add(100)
-		registry := w.serve("https", "registry.corp.example", func(rw http.ResponseWriter, request *http.Request) {
-			if request.Header.Get("Authorization") == "" {
-				challenged.Done()
-			}
-			r.serve(rw, request)
-		})
-		auth := w.serve("https", "auth.corp.example", func(rw http.ResponseWriter, request *http.Request) {
-			challenged.Wait()
-			r.issue(rw, request)
-		})
+		registry := w.serve("https", "registry.corp.example", r.serve)
+		auth := w.serve("https", "auth.corp.example", r.issue)
 		r.realm = auth.url() + "/token"
 		c := w.client(registry, func(config *Config) { config.Limits.Connections = 100 })
 		var all sync.WaitGroup
