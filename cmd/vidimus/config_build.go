@@ -1,0 +1,140 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"time"
+
+	"vidimus/policy"
+	"vidimus/proxy"
+	"vidimus/proxy/upstream"
+	"vidimus/verifier"
+)
+
+// revision is one configuration in effect: what serve gives to the proxy, and
+// what the parts were built from. It is not changed once it is built.
+type revision struct {
+	*loaded
+	ID        string
+	Suspended map[string]string // authorities whose keys cannot be used: why
+	Proxy     *proxy.Revision
+	Gate      *policy.Evaluator
+	Clients   map[string]*upstream.Client // by the upstream's name
+	identity  map[string][sha256.Size]byte
+}
+
+// observers are told what the parts do. Each may be nil.
+type observers struct {
+	Upstream func(name string) func(status string, remaining int)
+	Decision func(d policy.Decision, took time.Duration)
+}
+
+// build makes the parts of l. A client of old whose settings are the same is
+// used again, for it has tokens and connections. What suspended names can vouch
+// for nothing; its keys have gone.
+func (l *loaded) build(o observers, suspended map[string]string, old *revision) (*revision, error) {
+	r := &revision{
+		loaded:    l,
+		ID:        suspendedID(l.ID, suspended),
+		Suspended: suspended,
+		Clients:   make(map[string]*upstream.Client),
+		identity:  make(map[string][sha256.Size]byte),
+	}
+	rules := l.Policy
+	rules.Revision = r.ID
+	rules.Authorities = slices.Clone(rules.Authorities)
+	for i, a := range rules.Authorities {
+		rules.Authorities[i].Suspended = suspended[a.Name]
+	}
+	set, err := policy.New(rules)
+	if err != nil {
+		return nil, err
+	}
+	r.Gate = policy.NewEvaluator(set, []verifier.Source{verifier.Tags()}, policy.Options{Observe: o.Decision})
+	if err := r.connect(o, old); err != nil {
+		return nil, err
+	}
+	r.Proxy = r.proxyRevision()
+	return r, nil
+}
+
+// connect makes or takes over the client of each upstream.
+func (r *revision) connect(o observers, old *revision) error {
+	for _, u := range r.Upstreams {
+		r.identity[u.Name] = u.Identity
+		if old != nil && old.identity[u.Name] == u.Identity && old.Clients[u.Name] != nil {
+			r.Clients[u.Name] = old.Clients[u.Name]
+			continue
+		}
+		config := u.Config
+		if o.Upstream != nil {
+			config.Observe = o.Upstream(u.Name)
+		}
+		client, err := upstream.New(config)
+		if err != nil {
+			return err
+		}
+		r.Clients[u.Name] = client
+	}
+	return nil
+}
+
+func (r *revision) proxyRevision() *proxy.Revision {
+	p := &proxy.Revision{
+		ID:              r.ID,
+		Upstreams:       make(map[string]proxy.Registered),
+		DefaultUpstream: r.DefaultUpstream.Value,
+		Gate:            r.Gate,
+		TagTTL:          r.Cache.TagTTL,
+		MaxStale:        r.Cache.MaxStale,
+		TrustedProxies:  r.HTTP.TrustedProxies,
+		RequireRecord:   r.Decisions.Required,
+	}
+	for _, u := range r.Upstreams {
+		p.Upstreams[u.Name] = proxy.Registered{Upstream: r.Clients[u.Name], URLHost: u.URLHost, Hosts: u.Hosts}
+	}
+	if external, err := url.Parse(r.HTTP.ExternalURL); err == nil {
+		p.ExternalHost = external.Host
+	}
+	return p
+}
+
+// suspendedID names a revision some of whose authorities are suspended: no
+// decision of the whole one counts under it.
+func suspendedID(id string, suspended map[string]string) string {
+	if len(suspended) == 0 {
+		return id
+	}
+	h := sha256.New()
+	writeItem(h, append([]string{id}, slices.Sorted(maps.Keys(suspended))...)...)
+	return hex.EncodeToString(h.Sum(nil))[:len(id)]
+}
+
+// needsRestart names the settings that differ between two configurations and
+// are read at the start only.
+func needsRestart(before, after *loaded) []string {
+	var names []string
+	for _, s := range []struct {
+		name          string
+		before, after any
+	}{
+		{"http.addr", before.HTTP.Addr.Value, after.HTTP.Addr.Value},
+		{"http.tls (switched on or off)", before.TLS != nil, after.TLS != nil},
+		{"metrics.addr", before.Metrics.Addr, after.Metrics.Addr},
+		{"admin.addr", before.Admin.Addr, after.Admin.Addr},
+		{"cache.directory", before.Cache.Directory.Name, after.Cache.Directory.Name},
+		{"cache.maxSize", before.Cache.MaxSize, after.Cache.MaxSize},
+		{"decisions.path", before.Decisions.Path.Name, after.Decisions.Path.Name},
+		{"decisions.maxSize", before.Decisions.MaxSize, after.Decisions.MaxSize},
+		{"log", before.Log, after.Log},
+	} {
+		if fmt.Sprint(s.before) != fmt.Sprint(s.after) {
+			names = append(names, s.name)
+		}
+	}
+	return names
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"strings"
+	"time"
+
+	"vidimus/policy"
+	"vidimus/verifier"
+)
+
+// loaded is a configuration that holds, with what its files say: everything
+// that one revision is built from.
+type loaded struct {
+	Config
+	ID        string
+	Policy    policy.Config
+	TLS       *tls.Config // nil: the registry API is not encrypted
+	Upstreams []upstreamSettings
+
+	sum     [32]byte // of everything that was read
+	watched watched
+}
+
+// load reads, decodes and judges a configuration. All that is wrong with it is
+// one error of type faults; another error means that it could not be read.
+func load(from source, lookup func(string) (string, bool), now time.Time) (*loaded, error) {
+	g, err := gather(from, lookup)
+	if err != nil {
+		return nil, err
+	}
+	return judge(g, now)
+}
+
+// judge says what is wrong with g, all at once.
+func judge(g gathered, now time.Time) (*loaded, error) {
+	j := judgement{
+		config: g.config, reader: g.reader, now: now, faults: g.faults,
+		out: &loaded{Config: g.config, ID: g.reader.id(), sum: g.reader.sum(), watched: g.reader.seen()},
+	}
+	j.tls()
+	j.upstreams()
+	j.openness()
+	j.authorities()
+	j.policies()
+	j.scopes()
+	j.rules()
+	if err := j.faults.sorted().err(); err != nil {
+		return nil, err
+	}
+	return j.out, nil
+}
+
+// judgement is one judging in progress.
+type judgement struct {
+	config Config
+	reader *reader
+	now    time.Time
+	faults faults
+	out    *loaded
+}
+
+// content returns what a named file holds; false when it cannot be read, which
+// is then reported, or when none is named.
+func (j *judgement) content(f file) ([]byte, bool) {
+	if f.Name == "" {
+		return nil, false
+	}
+	data, err := j.reader.read(f.Name)
+	if err != nil {
+		j.fail(f, plainError(err), fileFix(err))
+		return nil, false
+	}
+	return data, true
+}
+
+func fileFix(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "create it, or name another; a relative path begins where the file stands that names it"
+	case errors.Is(err, fs.ErrPermission):
+		return "let the user of this process read it"
+	}
+	return "name another file"
+}
+
+func (j *judgement) tls() {
+	t := j.config.HTTP.TLS
+	switch {
+	case t.Certificate.Name == "" && t.Key.Name == "":
+		if len(t.ClientCAs) > 0 {
+			j.fail(t, "has clientCAs without a certificate", "add certificate and key")
+		}
+		return
+	case t.Certificate.Name == "" || t.Key.Name == "":
+		j.fail(t, "has one of certificate and key", "write both, or neither")
+		return
+	}
+	certificate, ok := j.content(t.Certificate)
+	key, also := j.content(t.Key)
+	if !ok || !also {
+		return
+	}
+	pair, err := tls.X509KeyPair(certificate, key)
+	if err != nil {
+		j.fail(t.Certificate, "does not make a pair with the key: "+strings.TrimPrefix(err.Error(), "tls: "), "write PEM files that belong together")
+		return
+	}
+	j.out.TLS = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2", "http/1.1"}}
+	if len(t.ClientCAs) > 0 {
+		j.out.TLS.ClientAuth = tls.RequireAndVerifyClientCert
+		j.out.TLS.ClientCAs = j.pool(t.ClientCAs)
+	}
+}
+
+func (j *judgement) pool(files []file) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, f := range files {
+		if data, ok := j.content(f); ok && !pool.AppendCertsFromPEM(data) {
+			j.fail(f, f.Name+" holds no PEM certificate", "name a file with -----BEGIN CERTIFICATE-----")
+		}
+	}
+	return pool
+}
+
+// openness refuses that everybody who reaches the port reads with the robot's
+// credentials, unless it is said out loud.
+func (j *judgement) openness() {
+	host, _, err := net.SplitHostPort(j.config.HTTP.Addr.Value)
+	if err != nil || isLoopback(host) || j.config.Auth.AnonymousPull {
+		return
+	}
+	var names []string
+	for _, u := range j.config.Upstreams {
+		if u.Value.hasCredentials() {
+			names = append(names, u.Name)
+		}
+	}
+	if len(names) > 0 {
+		j.fail(j.config.HTTP.Addr, fmt.Sprintf("is not a loopback address, and there are credentials for %s: everyone who reaches the port would read with them",
+			enumerate(names)), "write auth: {anonymousPull: true} to allow that, or listen on loopback")
+	}
+}
+
+// authorities reads the keys. An authority whose keys cannot be used stays, so
+// that the policies that name it are not blamed as well.
+func (j *judgement) authorities() {
+	first := make(map[string]pos)
+	for _, a := range j.config.Authorities {
+		if before, ok := first[a.Name]; ok {
+			j.fail(a, fmt.Sprintf("is defined already, in %s:%d", before.File, before.Line), "give one of them another name")
+			continue
+		}
+		first[a.Name] = a.pos
+		out := verifier.Authority{Name: a.Name}
+		for _, f := range a.Value.Keys {
+			key, what := readKey(j.reader, f.Name)
+			if what != "" {
+				trouble := f.fault(what, "name a PEM file with a public key")
+				trouble.Key = f.Name
+				j.faults.add(trouble)
+				out.Suspended = what
+				continue
+			}
+			out.Keys = append(out.Keys, key)
+		}
+		if len(a.Value.Keys) == 0 {
+			out.Suspended = "no key" // reported when it was decoded
+		}
+		j.out.Policy.Authorities = append(j.out.Policy.Authorities, out)
+	}
+}
+
+// readKey returns the key in the file name, or what is wrong with it.
+func readKey(r *reader, name string) (verifier.Key, string) {
+	data, err := r.read(name)
+	if err != nil {
+		return verifier.Key{}, plainError(err)
+	}
+	key, err := verifier.ParseKey(data)
+	if err != nil {
+		return verifier.Key{}, name + ": " + err.Error()
+	}
+	return key, ""
+}

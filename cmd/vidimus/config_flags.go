@@ -1,0 +1,145 @@
+package main
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// quickFlags are a configuration on the command line, for who has no file yet:
+//
+//	vidimus serve --require 'ghcr.io/me/**=cosign.pub' --allow-rest
+type quickFlags struct {
+	Require     []string // PATTERN=KEYFILE[,KEYFILE...]
+	AllowRest   bool
+	Upstreams   []string // NAME=URL
+	Addr        string
+	Cache       string
+	DockerLogin bool
+}
+
+// add adds the flags to a command.
+func (q *quickFlags) add(flags *pflag.FlagSet) {
+	flags.StringArrayVar(&q.Require, "require", nil, "without a file: `PATTERN=KEY` serves what matches when KEY (a file, or several with commas) has signed it; may be repeated")
+	flags.BoolVar(&q.AllowRest, "allow-rest", false, "without a file: serve unverified what no --require matches")
+	flags.StringArrayVar(&q.Upstreams, "upstream", nil, "without a file: `NAME=URL` of a registry; those that --require names and docker.io are there already; may be repeated")
+	flags.StringVar(&q.Addr, "addr", "", "without a file: `ADDRESS` to listen at (default 127.0.0.1:5080)")
+	flags.StringVar(&q.Cache, "cache", "", "without a file: `DIRECTORY` to keep content in; in memory without it")
+	flags.BoolVar(&q.DockerLogin, "docker-credentials", false, "without a file: log in to registries as docker does")
+}
+
+// given reports whether any of the flags is used.
+func (q *quickFlags) given() bool {
+	return len(q.Require) > 0 || q.AllowRest || len(q.Upstreams) > 0 || q.Addr != "" || q.Cache != "" || q.DockerLogin
+}
+
+// chooseSource returns the configuration that the command line means: the flags
+// when there are any, else the file that findConfig finds. Both together are
+// refused, for one of them would not count.
+func chooseSource(named string, q quickFlags, lookup func(string) (string, bool)) (source, error) {
+	switch {
+	case q.given() && named != "":
+		return nil, misuse(errors.New("--config and the flags that do without a file exclude each other: write it into the file"))
+	case q.given():
+		return fromFlags(q), nil
+	}
+	name, err := findConfig(named, lookup)
+	if err != nil {
+		return nil, misuse(err)
+	}
+	return fromFile(name), nil
+}
+
+// flagBase is what the flags start from; everything else has its default.
+const flagBase = "version: 1\nupstreams: {docker.io: {}}\ndefaultUpstream: docker.io\n"
+
+// fromFlags is the configuration that the flags spell: one policy for each
+// --require, in their order; the upstreams that these name, and docker.io, which
+// is the default. A key file is an authority by the file's name.
+func fromFlags(q quickFlags) source {
+	return func(*reader) (Config, faults, error) {
+		config, found := decodeFile("command line", []byte(flagBase), configShape())
+		d := decoder{base: ".", faults: found}
+		if q.Addr != "" {
+			config.HTTP.Addr, _ = placed(listenAddr(false, anyHost)).decode(&d, flagValue("--addr", q.Addr))
+		}
+		if q.Cache != "" {
+			config.Cache.Directory, _ = filePath().decode(&d, flagValue("--cache", q.Cache))
+		}
+		for _, text := range q.Upstreams {
+			config.addUpstream(&d, text)
+		}
+		for _, text := range q.Require {
+			config.addRequire(&d, text)
+		}
+		if q.AllowRest {
+			config.Policies = append(config.Policies, policyConfig{
+				pos: pos{File: "--allow-rest"}, Name: "allow-rest", Match: []string{"**"}, Allow: true,
+			})
+		}
+		if len(config.Policies) == 0 {
+			d.fail(pos{File: "command line"}, "nothing would be served", "add --require PATTERN=KEY, or --allow-rest")
+		}
+		for i := range config.Upstreams {
+			config.Upstreams[i].Value.Credentials.Docker = q.DockerLogin
+		}
+		return config, d.faults, nil
+	}
+}
+
+// flagValue is what a flag says, as a value of a file would be.
+func flagValue(flag, value string) node {
+	return node{pos: pos{File: flag + " " + quote(value)}, tag: "!!str", value: value}
+}
+
+func (c *Config) addUpstream(d *decoder, text string) {
+	n := flagValue("--upstream", text)
+	name, address, ok := strings.Cut(text, "=")
+	if !ok || address == "" {
+		d.fail(n, "is not NAME=URL", "write it like local=http://127.0.0.1:5000")
+		return
+	}
+	if what, fix := checkUpstreamName(name); what != "" {
+		d.fail(n, quote(name)+" "+what, fix)
+	}
+	u := upstreamConfig{pos: n.pos}
+	n.value = address
+	u.URL, _ = webURL().decode(d, n)
+	if old := c.upstream(name); old != nil {
+		*old = u
+		return
+	}
+	c.Upstreams = append(c.Upstreams, named[upstreamConfig]{n.pos, name, u})
+}
+
+func (c *Config) addRequire(d *decoder, text string) {
+	n := flagValue("--require", text)
+	pattern, keys, ok := strings.Cut(text, "=")
+	if !ok || pattern == "" || keys == "" {
+		d.fail(n, "is not PATTERN=KEY", "write it like 'ghcr.io/me/**=cosign.pub'")
+		return
+	}
+	require := requireConfig{pos: n.pos, AtLeast: 1}
+	for name := range strings.SplitSeq(keys, ",") {
+		require.Of = append(require.Of, located[string]{n.pos, name})
+		c.addAuthority(n.pos, name)
+	}
+	c.Policies = append(c.Policies, policyConfig{pos: n.pos, Match: []string{pattern}, Require: &require})
+
+	registry, _, _ := strings.Cut(pattern, "/")
+	if what, _ := checkUpstreamName(registry); what == "" && c.upstream(registry) == nil {
+		c.Upstreams = append(c.Upstreams, named[upstreamConfig]{n.pos, registry, upstreamConfig{pos: n.pos}})
+	}
+}
+
+func (c *Config) addAuthority(where pos, keyFile string) {
+	for _, a := range c.Authorities {
+		if a.Name == keyFile {
+			return
+		}
+	}
+	c.Authorities = append(c.Authorities, named[authorityConfig]{
+		where, keyFile, authorityConfig{where, []file{{where, keyFile}}},
+	})
+}

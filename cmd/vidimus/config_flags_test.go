@@ -1,0 +1,114 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"vidimus/policy"
+)
+
+func TestFlagsSpellAConfiguration(t *testing.T) {
+	inDirectory(t, nil)
+	l, err := load(fromFlags(quickFlags{
+		Require:   []string{"ghcr.io/me/**=release.pub", "local/app=release.pub,other.pub"},
+		AllowRest: true,
+		Upstreams: []string{"local=http://127.0.0.1:5002"},
+		Addr:      "127.0.0.1:0",
+		Cache:     "store",
+	}), lookupIn(nil), clock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var upstreams []string
+	for _, u := range l.Upstreams {
+		upstreams = append(upstreams, u.Name+" "+u.Config.URL)
+	}
+	slices.Sort(upstreams)
+	for _, row := range []struct {
+		name      string
+		got, want any
+	}{
+		{"upstreams", upstreams, []string{"docker.io https://registry-1.docker.io", "ghcr.io https://ghcr.io", "local http://127.0.0.1:5002"}},
+		{"default", l.DefaultUpstream.Value, "docker.io"},
+		{"policies", names(l), []string{"ghcr.io/me/**", "local/app", "**"}},
+		{"one key", l.Policy.Policies[0].Require, policy.Require{AtLeast: 1, Of: []string{"release.pub"}}},
+		{"any of two keys", l.Policy.Policies[1].Require, policy.Require{AtLeast: 1, Of: []string{"release.pub", "other.pub"}}},
+		{"the rest", l.Policy.Policies[2].AllowUnverified, true},
+		{"authorities", len(l.Policy.Authorities), 2},
+		{"address", l.HTTP.Addr.Value, "127.0.0.1:0"},
+		{"metrics", l.Metrics.Addr, "127.0.0.1:5081"},
+		{"cache", l.Cache.Directory.Name, "store"},
+	} {
+		if diff := cmp.Diff(row.want, row.got, compareAll); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", row.name, diff)
+		}
+	}
+}
+
+func TestFlagsLogInAsDockerDoes(t *testing.T) {
+	inDirectory(t, nil)
+	l, err := load(fromFlags(quickFlags{Require: []string{"ghcr.io/me/**=release.pub"}, DockerLogin: true}), lookupIn(nil), clock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range l.Upstreams {
+		if u.Config.Credentials == nil {
+			t.Errorf("%s has no credentials", u.Name)
+		}
+	}
+}
+
+func TestBadFlagsAreNamed(t *testing.T) {
+	inDirectory(t, nil)
+	for _, row := range []struct {
+		flags quickFlags
+		want  string
+	}{
+		{quickFlags{Addr: "127.0.0.1:0"}, "command line: nothing would be served; add --require PATTERN=KEY, or --allow-rest"},
+		{quickFlags{AllowRest: true, Addr: "5080"}, `--addr "5080": "5080" is not host:port; write an address like 127.0.0.1:5080`},
+		{quickFlags{Require: []string{"ghcr.io/me/**"}}, `--require "ghcr.io/me/**": is not PATTERN=KEY; write it like 'ghcr.io/me/**=cosign.pub'`},
+		{quickFlags{Require: []string{"ghcr.io/me/**=nothere.pub"}}, `--require "ghcr.io/me/**=nothere.pub": nothere.pub does not exist; name a PEM file with a public key`},
+		{quickFlags{Require: []string{"GHCR.io/me=release.pub"}}, `--require "GHCR.io/me=release.pub": match: match "GHCR.io/me": repositories are in lower case: write ghcr.io/me`},
+		{quickFlags{Require: []string{"ghcr.io/**=release.pub", "ghcr.io/me=other.pub"}}, `never decides`},
+		{quickFlags{AllowRest: true, Upstreams: []string{"local"}}, `--upstream "local": is not NAME=URL; write it like local=http://127.0.0.1:5000`},
+		{quickFlags{AllowRest: true, Upstreams: []string{"local=ftp://x"}}, `--upstream "local=ftp://x": is not an http or https URL`},
+		{quickFlags{AllowRest: true, Addr: ":0", DockerLogin: true}, `--addr ":0": is not a loopback address, and there are credentials for docker.io`},
+	} {
+		_, err := load(fromFlags(row.flags), lookupIn(nil), clock)
+		if err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%+v:\n got %v\nwant %s", row.flags, err, row.want)
+		}
+	}
+}
+
+func TestConfigurationIsLookedForInOrder(t *testing.T) {
+	inDirectory(t, nil)
+	if _, err := findConfig("", lookupIn(nil)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file anywhere, and the error is %v", err)
+	}
+	writeFile(t, "vidimus.yaml", "")
+	for _, row := range []struct {
+		named, variable, want string
+	}{
+		{"", "", "vidimus.yaml"},
+		{"", "from-env.yaml", "from-env.yaml"},
+		{"named.yaml", "from-env.yaml", "named.yaml"},
+	} {
+		got, err := findConfig(row.named, lookupIn(map[string]string{configVariable: row.variable}))
+		if err != nil || got != row.want {
+			t.Errorf("--config %q, $%s %q: %q, %v; want %q", row.named, configVariable, row.variable, got, err, row.want)
+		}
+	}
+}
+
+func TestFlagsAndFileExcludeEachOther(t *testing.T) {
+	_, err := chooseSource("vidimus.yaml", quickFlags{AllowRest: true}, lookupIn(nil))
+	if exit, ok := errors.AsType[*exitError](err); !ok || exit.code != exitMisuse {
+		t.Errorf("both are given, and the error is %v", err)
+	}
+}

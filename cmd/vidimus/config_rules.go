@@ -1,0 +1,223 @@
+package main
+
+import (
+	"path/filepath"
+	"regexp"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"vidimus/policy"
+)
+
+// rulesFields are the keys that the configuration and an included file share.
+func rulesFields[T any](of func(*T) *rules) []field[T] {
+	return []field[T]{
+		key("authorities", "{}", entries(authorityShape(), checkAuthorityName),
+			func(c *T) *[]named[authorityConfig] { return &of(c).Authorities }, "who may vouch, by name"),
+		key("policies", "[]", listOf(policyShape()), func(c *T) *[]policyConfig { return &of(c).Policies },
+			"an ordered list; the first whose match fits decides, and none fits is denied"),
+		key("exceptions", "[]", listOf(exceptionShape()), func(c *T) *[]exceptionConfig { return &of(c).Exceptions },
+			"what is let through without evidence, for a while and for a reason"),
+		key("revoked", "[]", listOf(placed(digestOf())), func(c *T) *[]located[v1.Hash] { return &of(c).Revoked },
+			"digests that are never served, whatever vouches for them"),
+	}
+}
+
+// includedShape is an included file.
+func includedShape() shape[rules] {
+	inner := object(rulesFields(func(r *rules) *rules { return r }))
+	main := make(map[string]bool)
+	for name := range configShape().schema["properties"].(schema) {
+		main[name] = true
+	}
+	return shape[rules]{
+		schema: inner.schema,
+		decode: func(d *decoder, n node) (rules, bool) {
+			kept := n
+			kept.pairs = nil
+			for _, p := range n.pairs {
+				if _, here := inner.schema["properties"].(schema)[p.key]; !here && main[p.key] {
+					d.fail(p.at, "does not belong into an included file", "move it to the main file")
+					continue
+				}
+				kept.pairs = append(kept.pairs, p)
+			}
+			return inner.decode(d, kept)
+		},
+	}
+}
+
+func authorityShape() shape[authorityConfig] {
+	return object([]field[authorityConfig]{
+		required(key("keys", "", some(existing(), "name a file with a public key"), func(c *authorityConfig) *[]file { return &c.Keys },
+			"PEM files of public keys, any one of which may vouch")),
+	}, "github", "gitlab", "keyless", "signer", "kms", "privatePKI")
+}
+
+var authorityPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+
+func checkAuthorityName(name string) (what, fix string) {
+	if !authorityPattern.MatchString(name) {
+		return "is not a name for an authority", "use letters, digits, dots, dashes and underscores"
+	}
+	return "", ""
+}
+
+func enforcementShape() shape[policy.Enforcement] {
+	return oneOf([]choice[policy.Enforcement]{
+		{"observe", policy.Observe}, {"warn", policy.Warn}, {"enforce", policy.Enforce},
+	})
+}
+
+func enforcementOf(c *Config) *policy.Enforcement { return &c.Enforcement }
+
+func policyShape() shape[policyConfig] {
+	return object([]field[policyConfig]{
+		required(key("match", "", matchShape(), func(c *policyConfig) *[]string { return &c.Match },
+			"which repositories: a pattern or a list of them; * stays in one component, ** crosses, ! excludes")),
+		key("name", `""`, plainText(), func(c *policyConfig) *string { return &c.Name }, "its name in answers and records; the first match without one"),
+		key("require", "", requireShape(), func(c *policyConfig) **requireConfig { return &c.Require },
+			"which authorities must have signed: NAME, {any: [...]}, {all: [...]} or {atLeast: 2, of: [...]}"),
+		key("allow", "", oneOf([]choice[bool]{{"unverified", true}}), func(c *policyConfig) *bool { return &c.Allow }, "unverified: serve it as it is"),
+		key("deny", "", nonEmpty("say why; people will read it"), func(c *policyConfig) *string { return &c.Deny }, "never serve it, and say this"),
+		key("signedAs", "ifPresent", signedAsShape(), func(c *policyConfig) *policy.SignedAs { return &c.SignedAs },
+			"how the name that a signature claims is compared: ignore, ifPresent, repository or exact"),
+		key("annotations", "{}", annotationsShape(), func(c *policyConfig) *map[string]string { return &c.Annotations },
+			"what must be in the signed payload"),
+		key("enforcement", "", optional(enforcementShape()), func(c *policyConfig) **policy.Enforcement { return &c.Enforcement },
+			"what a denial does, never more than the ceiling says"),
+		key("message", `""`, plainText(), func(c *policyConfig) *string { return &c.Message }, "added to a denial"),
+	}, "attestations", "maxAge", "immutableTags", "push", "rego")
+}
+
+func matchShape() shape[[]string] {
+	const fix = "write a pattern like ghcr.io/acme/**"
+	return oneOrSome(nonEmpty(fix), fix)
+}
+
+// requireShape understands the four spellings.
+func requireShape() shape[*requireConfig] {
+	const name = "name an authority"
+	names := some(placed(nonEmpty(name)), name)
+	single := placed(nonEmpty(name))
+	type spelled struct {
+		pos
+		Any, All, Of []located[string]
+		AtLeast      int
+	}
+	form := object([]field[spelled]{
+		key("any", "", names, func(s *spelled) *[]located[string] { return &s.Any }, "one of them"),
+		key("all", "", names, func(s *spelled) *[]located[string] { return &s.All }, "each of them"),
+		key("atLeast", "", integer(1), func(s *spelled) *int { return &s.AtLeast }, "this many of those in of"),
+		key("of", "", names, func(s *spelled) *[]located[string] { return &s.Of }, "for atLeast"),
+	})
+	return shape[*requireConfig]{
+		schema: schema{"anyOf": []any{single.schema, form.schema}},
+		decode: func(d *decoder, n node) (*requireConfig, bool) {
+			out := &requireConfig{pos: n.pos}
+			switch n.kind {
+			case sequence:
+				d.fail(n, "is a bare list, which could mean any or all of them", "write {any: [...]} or {all: [...]}")
+				return out, true
+			case scalar:
+				v, ok := single.decode(d, n)
+				if ok {
+					out.AtLeast, out.Of = 1, []located[string]{v}
+				}
+				return out, true
+			}
+			before := len(d.faults)
+			s, _ := form.decode(d, n)
+			switch {
+			case len(d.faults) > before: // said already
+			case s.Any != nil && s.All == nil && s.Of == nil && s.AtLeast == 0:
+				out.AtLeast, out.Of = 1, s.Any
+			case s.All != nil && s.Any == nil && s.Of == nil && s.AtLeast == 0:
+				out.AtLeast, out.Of = len(s.All), s.All
+			case s.Of != nil && s.AtLeast > 0 && s.Any == nil && s.All == nil:
+				out.AtLeast, out.Of = s.AtLeast, s.Of
+			default:
+				d.fail(n, "is none of the four spellings", "write NAME, {any: [...]}, {all: [...]} or {atLeast: 2, of: [...]}")
+			}
+			return out, true
+		},
+	}
+}
+
+func signedAsShape() shape[policy.SignedAs] {
+	words := oneOf([]choice[policy.SignedAs]{
+		{"ignore", policy.Ignore}, {"ifPresent", policy.IfPresent}, {"repository", policy.Repository}, {"exact", policy.Exact},
+	})
+	return shape[policy.SignedAs]{
+		schema: words.schema,
+		decode: func(d *decoder, n node) (policy.SignedAs, bool) {
+			if n.kind == mapping {
+				d.fail(n, "{prefix, signedPrefix} is not supported yet", "write ignore, ifPresent, repository or exact")
+				return 0, false
+			}
+			return words.decode(d, n)
+		},
+	}
+}
+
+func annotationsShape() shape[map[string]string] {
+	all := entries(plainText(), func(name string) (what, fix string) {
+		if name == "" {
+			return "is an empty name", "name the annotation"
+		}
+		return "", ""
+	})
+	return shape[map[string]string]{
+		schema: all.schema,
+		decode: func(d *decoder, n node) (map[string]string, bool) {
+			list, ok := all.decode(d, n)
+			out := make(map[string]string, len(list))
+			for _, a := range list {
+				out[a.Name] = a.Value
+			}
+			return out, ok
+		},
+	}
+}
+
+func exceptionShape() shape[exceptionConfig] {
+	return object([]field[exceptionConfig]{
+		required(key("match", "", matchShape(), func(c *exceptionConfig) *[]string { return &c.Match }, "which repositories")),
+		required(key("digests", "", digests(), func(c *exceptionConfig) *[]v1.Hash { return &c.Digests }, "which images, by digest")),
+		required(key("until", "", moment(), func(c *exceptionConfig) *time.Time { return &c.Until }, "when it ends: a day or a moment, at most 30 days away")),
+		required(key("reason", "", nonEmpty("say why; people will read it"), func(c *exceptionConfig) *string { return &c.Reason }, "why, for those who read the record")),
+	})
+}
+
+// includeShape is a path, or a mapping of one and a scope.
+func includeShape() shape[includeConfig] {
+	word := existing()
+	type spelled struct {
+		pos
+		Files file
+		Scope string
+	}
+	form := object([]field[spelled]{
+		required(key("files", "", word, func(s *spelled) *file { return &s.Files }, "the files; * stands for any part of a name")),
+		required(key("scope", "", nonEmpty("write a pattern like ghcr.io/team-a/**"), func(s *spelled) *string { return &s.Scope },
+			"what the policies of these files may be about")),
+	})
+	return shape[includeConfig]{
+		schema: schema{"anyOf": []any{word.schema, form.schema}},
+		decode: func(d *decoder, n node) (includeConfig, bool) {
+			var s spelled
+			ok := true
+			if n.kind == mapping {
+				s, ok = form.decode(d, n)
+			} else {
+				s.Files, ok = word.decode(d, n)
+			}
+			if _, err := filepath.Match(s.Files.Name, ""); err != nil {
+				d.fail(n, quote(s.Files.Name)+" is not a pattern of files", "mend its brackets")
+				return includeConfig{}, false
+			}
+			return includeConfig{n.pos, s.Files.Name, s.Scope}, ok
+		},
+	}
+}

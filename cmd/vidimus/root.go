@@ -1,0 +1,129 @@
+// Command vidimus is the registry proxy that verifies on pull, and the command
+// line that signs, verifies and explains with the same engine.
+//
+// It is the only place that knows every part: it turns a configuration into
+// policies, upstream clients, a store and a proxy, and joins them. A command is
+// one file; nothing here is imported by anybody.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes, the same for every command.
+const (
+	exitHolds       = 0 // what was asked holds, or was done
+	exitDoesNotHold = 1 // it does not: not verified, denied, a bad configuration
+	exitMisuse      = 2 // the command line is wrong, or names what is not there
+	exitUnknown     = 3 // could not tell: no answer, an interrupted or failed operation
+)
+
+// exitError is an error that chooses the exit code. An error of a command that
+// is none of these leaves with exitUnknown: "does not hold" is never said by
+// accident.
+type exitError struct {
+	code int
+	err  error // nil when everything has been said already
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// misuse makes err one of the person who typed the command.
+func misuse(err error) error { return &exitError{exitMisuse, err} }
+
+// doesNotHold makes err the answer "no".
+func doesNotHold(err error) error { return &exitError{exitDoesNotHold, err} }
+
+// commands lists every subcommand; a new command is one more line here.
+func commands() []*cobra.Command {
+	return []*cobra.Command{
+		newServeCommand(),
+		newDemoCommand(),
+		newExplainCommand(),
+		newDecisionsCommand(),
+		newVerifyCommand(),
+		newSignCommand(),
+		newTriangulateCommand(),
+		newGenerateKeyPairCommand(),
+		newPublicKeyCommand(),
+		newConfigCommand(),
+		newVersionCommand(),
+	}
+}
+
+func newRootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "vidimus",
+		Short:         "A registry proxy that serves only what is signed as your policy says",
+		Version:       version(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return cmd.Help()
+		},
+	}
+	root.SetVersionTemplate("vidimus {{.Version}}\n")
+	root.AddCommand(commands()...)
+	markRunErrors(root)
+	return root
+}
+
+// markRunErrors gives every error of a command's own work an exit code, so that
+// what is left without one came from the parsing of the command line.
+func markRunErrors(cmd *cobra.Command) {
+	if work := cmd.RunE; work != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			err := work(cmd, args)
+			if _, ok := errors.AsType[*exitError](err); err == nil || ok {
+				return err
+			}
+			return &exitError{exitUnknown, err}
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		markRunErrors(sub)
+	}
+}
+
+// run is the whole program: it never exits by itself and prints an error once.
+// The first SIGINT or SIGTERM ends the context of the command, the second the
+// process.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	root := newRootCommand()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitHolds
+	}
+	if exit, ok := errors.AsType[*exitError](err); ok {
+		if exit.err != nil {
+			fmt.Fprintf(stderr, "vidimus: %v\n", err)
+		}
+		return exit.code
+	}
+	fmt.Fprintf(stderr, "vidimus: %v\nTry 'vidimus --help'.\n", err)
+	return exitMisuse
+}
