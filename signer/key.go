@@ -56,6 +56,13 @@ func EncodePrivateKey(key crypto.Signer, password []byte) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: pemTypeSigstore, Bytes: body}), nil
 }
 
+// CheckPrivateKey reports whether data has the form of a private key file, as
+// far as that can be told without its password.
+func CheckPrivateKey(data []byte) error {
+	_, err := parseKeyFile(data)
+	return err
+}
+
 // ParsePrivateKey decrypts the content of a private key file. Its errors match
 // ErrNotKeyFile, ErrKeyParameters, ErrPassword or ErrUnsupportedKey; for the
 // first two nothing has been computed yet, and password was not looked at.

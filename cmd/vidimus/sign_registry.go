@@ -1,0 +1,295 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/spf13/cobra"
+
+	"vidimus/verifier"
+)
+
+// writerFlags are how a command reaches a registry that it may write to.
+type writerFlags struct {
+	plainHTTP, insecure bool
+	base                http.RoundTripper // instead of the network; tests set it
+}
+
+func (f *writerFlags) register(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.plainHTTP, "allow-http-registry", false, "speak plain HTTP to a registry that has no TLS")
+	cmd.Flags().BoolVar(&f.insecure, "allow-insecure-registry", false, "do not check the registry's certificate")
+}
+
+func (f *writerFlags) nameOptions() []name.Option {
+	if f.plainHTTP {
+		return []name.Option{name.Insecure}
+	}
+	return nil
+}
+
+// signatureRepository is where the signatures of images in repository are:
+// beside them, or where COSIGN_REPOSITORY says.
+func (f *writerFlags) signatureRepository(repository name.Repository) (name.Repository, error) {
+	value := os.Getenv("COSIGN_REPOSITORY")
+	if value == "" {
+		return repository, nil
+	}
+	elsewhere, err := name.NewRepository(value, f.nameOptions()...)
+	if err != nil {
+		return name.Repository{}, misuse(fmt.Errorf("COSIGN_REPOSITORY: %w", err))
+	}
+	return elsewhere, nil
+}
+
+// registry returns a client that writes to one repository and reads them all.
+func (f *writerFlags) registry(writes name.Repository) *remoteRegistry {
+	base := f.base
+	if base == nil {
+		t := remote.DefaultTransport.(*http.Transport).Clone()
+		t.ResponseHeaderTimeout = time.Minute
+		if f.insecure {
+			t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
+		}
+		base = t
+	}
+	return &remoteRegistry{
+		options: f.nameOptions(),
+		base:    transport.NewUserAgent(base, "vidimus/"+version()),
+		writes:  writes.Name(),
+		clients: make(map[string]*http.Client),
+	}
+}
+
+// remoteRegistry implements signer.Registry for registries that a person named
+// on the command line, with the credentials of docker's credential store. A
+// repository is its full name, the registry's first.
+//
+// It is not built on go-containerregistry's pusher, which asks for a manifest
+// before it writes one and repeats a write that failed: both lengthen the time
+// in which two writers overwrite one another.
+type remoteRegistry struct {
+	options []name.Option
+	base    http.RoundTripper
+	writes  string // the repository that is asked for with the right to push
+
+	mu      sync.Mutex
+	clients map[string]*http.Client // by repository
+}
+
+// Manifest implements signer.Registry.
+func (r *remoteRegistry) Manifest(ctx context.Context, repository, reference string) ([]byte, error) {
+	var data []byte
+	err := retryPassing(ctx, func() error {
+		header := http.Header{"Accept": {strings.Join(manifestTypes(), ", ")}}
+		resp, err := r.do(ctx, repository, http.MethodGet, "manifests/"+reference, header, nil)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if err := transport.CheckError(resp, http.StatusOK); err != nil {
+			return absent(err)
+		}
+		data, err = io.ReadAll(io.LimitReader(resp.Body, verifier.MaxManifestSize+1))
+		return err
+	})
+	return data, err
+}
+
+func manifestTypes() []string {
+	return []string{
+		string(types.OCIManifestSchema1), string(types.OCIImageIndex),
+		string(types.DockerManifestSchema2), string(types.DockerManifestList),
+	}
+}
+
+// PutBlob implements signer.Registry. All of it is tried again after a passing
+// failure: a blob is what its digest says, however often it arrives.
+func (r *remoteRegistry) PutBlob(ctx context.Context, repository string, digest v1.Hash, data []byte) error {
+	return retryPassing(ctx, func() error {
+		resp, err := r.do(ctx, repository, http.MethodHead, "blobs/"+digest.String(), nil, nil)
+		if err != nil {
+			return err
+		}
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusOK {
+			return nil
+		}
+		location, err := r.beginUpload(ctx, repository)
+		if err != nil {
+			return err
+		}
+		query := location.Query()
+		query.Set("digest", digest.String())
+		location.RawQuery = query.Encode()
+		header := http.Header{"Content-Type": {"application/octet-stream"}}
+		resp, err = r.send(ctx, repository, http.MethodPut, location, header, data)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		return transport.CheckError(resp, http.StatusCreated)
+	})
+}
+
+func (r *remoteRegistry) beginUpload(ctx context.Context, repository string) (*url.URL, error) {
+	resp, err := r.do(ctx, repository, http.MethodPost, "blobs/uploads/", nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if err := transport.CheckError(resp, http.StatusAccepted); err != nil {
+		return nil, err
+	}
+	location, err := resp.Location()
+	if err != nil {
+		return nil, fmt.Errorf("begin an upload to %s: %w", repository, err)
+	}
+	return location, nil
+}
+
+// PutManifest implements signer.Registry. It is tried once.
+func (r *remoteRegistry) PutManifest(ctx context.Context, repository, tag string, mediaType types.MediaType, data []byte) error {
+	header := http.Header{"Content-Type": {string(mediaType)}}
+	resp, err := r.do(ctx, repository, http.MethodPut, "manifests/"+tag, header, data)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return transport.CheckError(resp, http.StatusOK, http.StatusCreated, http.StatusAccepted)
+}
+
+// do sends a request about something in repository.
+func (r *remoteRegistry) do(ctx context.Context, repository, method, path string, header http.Header, body []byte) (*http.Response, error) {
+	repo, err := name.NewRepository(repository, r.options...)
+	if err != nil {
+		return nil, err
+	}
+	u := &url.URL{Scheme: repo.Scheme(), Host: repo.RegistryStr(), Path: "/v2/" + repo.RepositoryStr() + "/" + path}
+	return r.send(ctx, repository, method, u, header, body)
+}
+
+func (r *remoteRegistry) send(ctx context.Context, repository, method string, u *url.URL, header http.Header, body []byte) (*http.Response, error) {
+	client, err := r.client(ctx, repository)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	for key, values := range header {
+		req.Header[key] = values
+	}
+	return client.Do(req)
+}
+
+// client returns one that is logged in for repository. Only what is written to
+// is asked for with the right to push, which a reader may not have.
+func (r *remoteRegistry) client(ctx context.Context, repository string) (*http.Client, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if client, ok := r.clients[repository]; ok {
+		return client, nil
+	}
+	repo, err := name.NewRepository(repository, r.options...)
+	if err != nil {
+		return nil, err
+	}
+	auth, err := authn.Resolve(ctx, authn.DefaultKeychain, repo)
+	if err != nil {
+		return nil, fmt.Errorf("credentials for %s: %w", repo.RegistryStr(), err)
+	}
+	action := transport.PullScope
+	if repository == r.writes {
+		action = transport.PushScope
+	}
+	t, err := transport.NewWithContext(ctx, repo.Registry, auth, r.base, []string{repo.Scope(action)})
+	if err != nil {
+		return nil, err
+	}
+	r.clients[repository] = &http.Client{Transport: t}
+	return r.clients[repository], nil
+}
+
+// retryPassing tries again, twice, what failed for a reason that may pass.
+func retryPassing(ctx context.Context, try func() error) error {
+	for _, wait := range []time.Duration{time.Second, 3 * time.Second} {
+		err := try()
+		if err == nil || !passing(err) {
+			return err
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		}
+	}
+	return try()
+}
+
+// passing reports whether what failed may work when tried again.
+func passing(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	if answer, ok := errors.AsType[*transport.Error](err); ok {
+		return answer.Temporary()
+	}
+	if fault, ok := errors.AsType[net.Error](err); ok && fault.Timeout() {
+		return true
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// absentError is a registry's answer that there is no such thing.
+type absentError struct{ error }
+
+func (e absentError) Unwrap() error { return e.error }
+
+// Is makes it match fs.ErrNotExist.
+func (absentError) Is(target error) bool { return target == fs.ErrNotExist }
+
+func absent(err error) error {
+	if answer, ok := errors.AsType[*transport.Error](err); ok && answer.StatusCode == http.StatusNotFound {
+		return absentError{err}
+	}
+	return err
+}
+
+// notThere makes the name of something that does not exist a misuse.
+func notThere(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return misuse(err)
+	}
+	return err
+}
+
+func parseDigest(s string) (v1.Hash, error) {
+	digest, err := v1.NewHash(s)
+	if err != nil {
+		return v1.Hash{}, fmt.Errorf("%s: only sha256 digests are supported: %w", s, err)
+	}
+	return digest, nil
+}

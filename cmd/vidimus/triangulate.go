@@ -1,0 +1,68 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/spf13/cobra"
+
+	"vidimus/signer"
+)
+
+type triangulateFlags struct {
+	writerFlags
+	kind string
+}
+
+func newTriangulateCommand() *cobra.Command { return new(triangulateFlags).command() }
+
+func (f *triangulateFlags) command() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "triangulate IMAGE",
+		Short: "Print where the signatures of an image are",
+		Example: `  vidimus triangulate ghcr.io/acme/web:v1
+  vidimus triangulate --type digest ghcr.io/acme/web:v1`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
+	}
+	f.register(cmd)
+	cmd.Flags().StringVar(&f.kind, "type", "signature", "signature, or digest for the image itself")
+	return cmd
+}
+
+func (f *triangulateFlags) run(cmd *cobra.Command, image string) error {
+	switch f.kind {
+	case "signature", "digest":
+	case "attestation", "sbom":
+		return misuse(fmt.Errorf("--type %s is not supported yet", f.kind))
+	default:
+		return misuse(fmt.Errorf("unknown --type %q: want signature or digest", f.kind))
+	}
+	ref, err := name.ParseReference(image, f.nameOptions()...)
+	if err != nil {
+		return misuse(err)
+	}
+	signatures, err := f.signatureRepository(ref.Context())
+	if err != nil {
+		return err
+	}
+	// A digest needs no registry: what is asked is a name.
+	reference := ref.Identifier()
+	if _, ok := ref.(name.Digest); !ok {
+		digest, err := signer.Resolve(cmd.Context(), f.registry(name.Repository{}), ref.Context().Name(), reference)
+		if err != nil {
+			return notThere(err)
+		}
+		reference = digest.String()
+	}
+	digest, err := parseDigest(reference)
+	if err != nil {
+		return misuse(err)
+	}
+	where := signatures.Name() + ":" + signer.Tag(digest)
+	if f.kind == "digest" {
+		where = ref.Context().Name() + "@" + digest.String()
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), where)
+	return err
+}
