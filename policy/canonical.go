@@ -38,7 +38,41 @@ const (
 	endUnder         // "_"
 	endUnder2        // "__"
 	endDash          // any number of '-'
+	endNever         // no component goes on like that
 )
+
+// Classes of bytes that the grammar tells apart.
+const (
+	classOther = iota
+	classLetter
+	classDot // and ':', which stands in an upstream's name alone
+	classUnder
+	classDash
+	classCount
+)
+
+var classes = func() (table [256]uint8) {
+	for b := byte('a'); b <= 'z'; b++ {
+		table[b] = classLetter
+	}
+	for b := byte('0'); b <= '9'; b++ {
+		table[b] = classLetter
+	}
+	table['.'], table[':'], table['_'], table['-'] = classDot, classDot, classUnder, classDash
+	return table
+}()
+
+// grammar is that of a component, [a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*, with ':' as
+// one more separator in an upstream's name (distribution-spec, "Pulling
+// manifests"): what a component ends in after a byte of each class.
+var grammar = [endNever][classCount]uint8{
+	endEmpty:  {endNever, endLetter, endNever, endNever, endNever},
+	endLetter: {endNever, endLetter, endDot, endUnder, endDash},
+	endDot:    {endNever, endLetter, endNever, endNever, endNever},
+	endUnder:  {endNever, endLetter, endNever, endUnder2, endNever},
+	endUnder2: {endNever, endLetter, endNever, endNever, endNever},
+	endDash:   {endNever, endLetter, endNever, endNever, endDash},
+}
 
 const noHub = 1<<len(hubNames) - 1
 
@@ -65,23 +99,10 @@ func (c canon) step(b byte) (canon, bool) {
 	return c, true
 }
 
-// nextEnd applies the grammar of a component:
-// [a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*, with ':' as one more separator in an
-// upstream's name (distribution-spec, "Pulling manifests").
+// nextEnd applies the grammar of a component.
 func (c canon) nextEnd(b byte) (uint8, bool) {
-	switch {
-	case 'a' <= b && b <= 'z' || '0' <= b && b <= '9':
-		return endLetter, true
-	case b == '.' || b == ':' && c.component == 0:
-		return endDot, c.end == endLetter
-	case b == '_' && c.end == endUnder:
-		return endUnder2, true
-	case b == '_':
-		return endUnder, c.end == endLetter
-	case b == '-':
-		return endDash, c.end == endLetter || c.end == endDash
-	}
-	return 0, false
+	end := grammar[c.end][classes[b]]
+	return end, end != endNever && (b != ':' || c.component == 0)
 }
 
 func (c canon) nextComponent() (canon, bool) {
@@ -128,19 +149,35 @@ func (c canon) appendKey(key []byte) []byte {
 	return append(key, c.component, c.end, docker, c.hubs, c.offset)
 }
 
-// isCanonical reports whether name is a canonical repository.
+// isCanonical reports whether name is a canonical repository: whether canon
+// accepts it, at the speed that every request needs.
 func isCanonical(name string) bool {
-	if len(name) > maxName {
+	slash := strings.IndexByte(name, '/')
+	if slash < 0 || len(name) > maxName || strings.IndexByte(name[slash:], ':') >= 0 {
 		return false
 	}
-	var c canon
+	switch name[:slash] {
+	case hub:
+		if strings.IndexByte(name[slash+1:], '/') < 0 {
+			return false
+		}
+	case hubNames[1], hubNames[2]:
+		return false
+	}
+	end := uint8(endEmpty)
 	for i := range len(name) {
-		var ok bool
-		if c, ok = c.step(name[i]); !ok {
+		if name[i] != '/' {
+			end = grammar[end][classes[name[i]]]
+		} else if end == endLetter {
+			end = endEmpty
+		} else {
+			return false
+		}
+		if end == endNever {
 			return false
 		}
 	}
-	return c.complete()
+	return end == endLetter
 }
 
 // Canonical returns the canonical form of a repository's name that begins with

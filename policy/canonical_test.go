@@ -15,11 +15,26 @@ func TestCanonical(t *testing.T) {
 		{"nginx", ""}, {"", ""}, {"docker.io/", ""}, {"DOCKER.IO/nginx", ""}, {"docker.io./nginx", ""},
 		{"ghcr.io/acme/web:v1", ""}, {"ghcr.io/acme//web", ""}, {"ghcr.io/acme/web@sha256:12", ""},
 	} {
+		if isCanonical(test.name) != accepts(test.name) {
+			t.Errorf("isCanonical(%q) and its automaton differ", test.name)
+		}
 		got, ok := Canonical(test.name)
 		if ok != (test.want != "") || ok && got != test.want {
 			t.Errorf("Canonical(%q) = %q, %v, want %q", test.name, got, ok, test.want)
 		}
 	}
+}
+
+// accepts runs the automaton over a whole name.
+func accepts(name string) bool {
+	var c canon
+	for i := range len(name) {
+		var ok bool
+		if c, ok = c.step(name[i]); !ok {
+			return false
+		}
+	}
+	return c.complete() && len(name) <= maxName
 }
 
 func FuzzCanonicalIsIdempotent(f *testing.F) {
@@ -28,6 +43,9 @@ func FuzzCanonicalIsIdempotent(f *testing.F) {
 	}
 	everything := Match{include: []pattern{buildPattern("**")}}
 	f.Fuzz(func(t *testing.T, name string) {
+		if got, want := isCanonical(name), accepts(name); got != want {
+			t.Fatalf("isCanonical(%q) = %v, the automaton says %v", name, got, want)
+		}
 		once, ok := Canonical(name)
 		if ok != isCanonical(once) && ok {
 			t.Fatalf("Canonical(%q) = %q, which is not canonical", name, once)

@@ -274,6 +274,17 @@ func TestMoreEvidenceNeverTurnsAnAllowIntoADeny(t *testing.T) {
 	}
 }
 
+func TestASuspendedAuthorityCountsForNothing(t *testing.T) {
+	p := &Policy{Require: anyOf("release", "ci")}
+	evidence := evidencePool(t)[:1]
+	if o := decide(p, nil, subject(), evidence); !o.allowed || !slices.Equal(o.signed, []string{"release"}) {
+		t.Fatalf("got %+v", o)
+	}
+	if o := decide(p, map[string]string{"release": "gone"}, subject(), evidence); o.allowed || o.reason != ReasonUntrusted {
+		t.Errorf("got %+v", o)
+	}
+}
+
 func TestTheZeroPolicyAndTheZeroDecisionDeny(t *testing.T) {
 	if o := decide(&Policy{}, nil, subject(), evidencePool(t)); o.allowed {
 		t.Error("the zero Policy allows")

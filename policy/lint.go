@@ -27,10 +27,11 @@ const lintBound = 4_000_000
 // patterns makes a reload slow; where the bound is hit, Lint says nothing of
 // that policy.
 func Lint(policies []Policy, upstreams []string) []LintFault {
-	l := linter{policies: policies, tree: &prefixTree{}, steps: lintBound}
+	l := linter{policies: policies, names: make(map[string]bool), tree: &prefixTree{}, steps: lintBound}
 	for _, name := range upstreams {
 		if m, err := ParseMatch([]string{name + "/**"}); err == nil {
 			l.upstreams.include = append(l.upstreams.include, m.include...)
+			l.names[name] = true
 		}
 	}
 	var faults []LintFault
@@ -47,8 +48,9 @@ func Lint(policies []Policy, upstreams []string) []LintFault {
 
 type linter struct {
 	policies  []Policy
-	upstreams Match
-	tree      *prefixTree // of the policies before the one that is judged
+	upstreams Match           // all that is on them
+	names     map[string]bool // of the upstreams
+	tree      *prefixTree     // of the policies before the one that is judged
 	steps     int
 }
 
@@ -69,14 +71,21 @@ func (l *linter) judge(i int) string {
 
 func (l *linter) judgeUpstreams(i int) string {
 	m := l.policies[i].Match
-	if len(l.upstreams.include) == 0 || l.ask([]Match{m, l.upstreams}, nil) != searchEmpty {
+	if len(l.upstreams.include) == 0 {
 		return ""
 	}
 	var names []string
 	for _, p := range m.include {
-		if name, _, ok := strings.Cut(p.prefix, "/"); ok && !slices.Contains(names, name) {
+		name, _, ok := strings.Cut(p.prefix, "/")
+		if ok && l.names[name] && len(m.exclude) == 0 {
+			return "" // the common case, without a search
+		}
+		if ok && !slices.Contains(names, name) {
 			names = append(names, name)
 		}
+	}
+	if l.ask([]Match{m, l.upstreams}, nil) != searchEmpty {
+		return ""
 	}
 	if len(names) == 0 {
 		return fmt.Sprintf("policy %s matches no repository of any configured upstream: add its upstream to upstreams, or remove the policy", l.name(i))

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"maps"
 	"math/rand/v2"
 	"strings"
@@ -377,29 +376,5 @@ func TestMatchingTakesLinearTime(t *testing.T) {
 	})
 	if allocs != 0 {
 		t.Errorf("%v allocations", allocs)
-	}
-}
-
-func BenchmarkFindAmong10000Policies(b *testing.B) {
-	for _, bench := range []struct{ name, format, repository string }{
-		{"by literal prefix", "ghcr.io/acme/team-%04d/**", "ghcr.io/acme/team-9999/web"},
-		{"by upstream", "r%04d.example.com/{repo}/*", "r5000.example.com/acme/web"},
-	} {
-		b.Run(bench.name, func(b *testing.B) {
-			config := Config{}
-			for i := range 10_000 {
-				config.Policies = append(config.Policies, Policy{Match: mustMatch(b, fmt.Sprintf(bench.format, i)), AllowUnverified: true})
-			}
-			set, err := New(config)
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, ok := set.find(bench.repository); !ok {
-					b.Fatal("nothing found")
-				}
-			}
-		})
 	}
 }
