@@ -282,6 +282,7 @@ func TestBasic(t *testing.T) {
 		{"without a password nothing is sent", nil, KindUnauthorized, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			registry := w.serve("https", "registry.example", serve)
 			c := w.client(registry, func(config *Config) { config.Credentials = tt.credentials })
@@ -337,6 +338,7 @@ func TestTokenHostAnswers(t *testing.T) {
 		}, KindMismatch, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			r := &tokenRegistry{}
 			registry := w.serve("https", "registry.corp.example", r.serve)
@@ -373,6 +375,7 @@ func TestParseToken(t *testing.T) {
 		{"issued at no time", `{"token": "a", "expires_in": 300, "issued_at": 12}`, "", "a", 290 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			header := http.Header{}
 			if tt.date != "" {
 				header.Set("Date", tt.date)

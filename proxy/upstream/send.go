@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -162,7 +163,7 @@ func (c *Client) follow(ctx context.Context, q call, used authorization) (respon
 		if err != nil {
 			return nil, false, fault(KindMismatch, "it redirects to what is not a URL")
 		}
-		request.Header = q.header.Clone()
+		maps.Copy(request.Header, q.header)
 		if own && used.header != "" {
 			request.Header.Set("Authorization", used.header)
 		}
@@ -218,9 +219,6 @@ func (c *Client) roundTrip(request *http.Request) (*http.Response, error) {
 	}
 	if err != nil {
 		return nil, transportFault(request.Context(), err)
-	}
-	if request.Header == nil {
-		request.Header = http.Header{}
 	}
 	request.Header.Set("User-Agent", c.userAgent)
 	request.Header.Set("Accept-Encoding", "identity")

@@ -104,7 +104,7 @@ func (h *host) record(handler http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		h.mu.Lock()
-		h.requests = append(h.requests, seen{r.Method + " " + r.URL.RequestURI(), r.Header.Clone(), string(body)})
+		h.requests = append(h.requests, seen{r.Method + " " + r.RequestURI, r.Header.Clone(), string(body)})
 		h.mu.Unlock()
 		handler(rw, r)
 	})
