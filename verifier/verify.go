@@ -42,8 +42,9 @@ type SourceFailure struct {
 // over the same payload as one before is passed over and does not count.
 //
 // Verify returns when ctx ends, with a failure. It spends one request for each
-// manifest that a source asks for and one for each distinct payload, at most
-// maxFetches of these at once.
+// manifest that a source asks for and at most one for each signature that it
+// tries, eight of these at once; signatures over one payload of usual size share
+// a request.
 func Verify(ctx context.Context, registry Registry, subject Subject, authorities []Authority, sources []Source, satisfied func([]Evidence) bool) Report {
 	v := verification{
 		registry:  registry,

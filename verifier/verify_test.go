@@ -319,6 +319,41 @@ func TestTheLegacyTagIsAskedWhenTheFirstDoesNotSatisfy(t *testing.T) {
 	}
 }
 
+func TestNothingIsAskedForAfterTheFirstThatSatisfies(t *testing.T) {
+	r, key := newRegistry(), newECDSA(t, elliptic.P256())
+	var layers []layer
+	for i := range 10 {
+		p := payload(t, subject.Digest, map[string]any{"n": i})
+		layers = append(layers, r.layer(p, sign(t, key, crypto.SHA256, p)))
+	}
+	r.tag(t, sigTag, layers...)
+	sources := []verifier.Source{verifier.Tags(), broken{}, verifier.Tags()}
+	report := verifier.Verify(t.Context(), r, subject, []verifier.Authority{authority(t, "release", key)}, sources, anyVerified)
+	want(t, report, outcome{Source: sigTag, Authorities: []string{"release"}})
+	if diff := cmp.Diff([]string{"manifest " + sigTag, "blob " + layers[0]["digest"].(string)}, r.asked()); diff != "" {
+		t.Errorf("requests (-want +got):\n%s", diff)
+	}
+
+	t.Run("a source that fails masks no other", func(t *testing.T) {
+		sources := []verifier.Source{broken{}, verifier.Tags()}
+		report := verifier.Verify(t.Context(), r, subject, []verifier.Authority{authority(t, "release", key)}, sources, anyVerified)
+		if len(report.Evidence) != 1 || len(report.Failures) != 1 || report.Failures[0] != (verifier.SourceFailure{Source: "broken", Err: errBroken}) {
+			t.Errorf("report %+v", report)
+		}
+	})
+}
+
+var errBroken = errors.New("broken source")
+
+// broken is a source that cannot tell.
+type broken struct{}
+
+func (broken) Name() string { return "broken" }
+
+func (broken) Find(context.Context, verifier.Registry, verifier.Subject, func(verifier.Candidate) bool) error {
+	return errBroken
+}
+
 func TestAKeyVouchesForEveryAuthorityThatHoldsIt(t *testing.T) {
 	key, unused := newECDSA(t, elliptic.P256()), newECDSA(t, elliptic.P256())
 	p := payload(t, subject.Digest, nil)
@@ -380,6 +415,7 @@ func TestAtMost64SignaturesAreTried(t *testing.T) {
 		verified, toMany bool
 	}{
 		{"the last of 64 counts", 63, 0, true, false},
+		{"the last of 64 counts when there are more", 63, 100, true, false},
 		{"one among more than 64 counts", 30, 100, true, false},
 		{"the first of many counts", 0, 2000, true, false},
 		{"64 that do not satisfy are not too many", 64, -1, false, false},
