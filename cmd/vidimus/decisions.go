@@ -1,0 +1,276 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"vidimus/proxy"
+)
+
+// maxDecisions bounds what a server may answer about its decisions.
+const maxDecisions = 64 << 20
+
+// followEvery is how often -f looks for more.
+const followEvery = time.Second
+
+type decisionsFlags struct {
+	query  proxy.Query
+	since  time.Duration
+	follow bool
+	from   string
+	server string
+	output string
+}
+
+func newDecisionsCommand() *cobra.Command {
+	var f decisionsFlags
+	cmd := &cobra.Command{
+		Use:   "decisions (--from FILE|- | --server URL)",
+		Short: "Search the record of what was served and refused, and why",
+		Long: `Search decision records: of a running server, by the address of its admin
+listener (admin.addr), which knows the last 10,000; or of a file of JSON lines
+(decisions.path), or of standard input with --from -.
+
+An image is found by any part of repository:tag or of the digest. --reason takes
+a reason (unsigned, untrusted, ...) or allowed, denied, inconclusive.`,
+		Example: `  vidimus decisions --server http://127.0.0.1:5082 --reason denied --since 10m
+  kubectl logs deploy/vidimus | vidimus decisions --from - --image acme/web`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.query.Image, "image", "", "part of repository:tag or of the digest")
+	flags.StringVar(&f.query.Client, "client", "", "address of the client")
+	flags.StringVar(&f.query.Reason, "reason", "", "why it was denied, or allowed, denied, inconclusive")
+	flags.StringVar(&f.query.ID, "id", "", "beginning of the decision's id")
+	flags.DurationVar(&f.since, "since", 0, "no older than this, like 10m")
+	flags.BoolVarP(&f.follow, "follow", "f", false, "go on as decisions are made")
+	flags.StringVar(&f.from, "from", "", "file of JSON lines, - for standard input")
+	flags.StringVar(&f.server, "server", "", "URL of a running server's admin listener")
+	flags.StringVarP(&f.output, "output", "o", "text", "text or json (a record a line)")
+	return cmd
+}
+
+func (f *decisionsFlags) run(cmd *cobra.Command) error {
+	if (f.from == "") == (f.server == "") {
+		return misuse(errors.New("say where the decisions are: --from FILE (decisions.path) or --server URL (admin.addr)"))
+	}
+	if f.output != "text" && f.output != "json" {
+		return misuse(fmt.Errorf("unknown output %q: want text or json", f.output))
+	}
+	if f.since > 0 {
+		f.query.Since = time.Now().Add(-f.since)
+	}
+	show := f.printer(cmd.OutOrStdout())
+	if f.server != "" {
+		return f.fromServer(cmd.Context(), show)
+	}
+	in := cmd.InOrStdin()
+	if f.from != "-" {
+		file, err := os.Open(f.from)
+		if err != nil {
+			return misuse(err)
+		}
+		defer file.Close()
+		in = file
+		if f.follow {
+			in = &follower{ctx: cmd.Context(), r: file}
+		}
+	}
+	err := proxy.ReadDecisions(in, f.query, show)
+	if cmd.Context().Err() != nil {
+		return nil // -f ends so
+	}
+	return err
+}
+
+// follower reads a file that grows until its context ends.
+type follower struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (f *follower) Read(p []byte) (int, error) {
+	for {
+		n, err := f.r.Read(p)
+		if n > 0 || err != io.EOF {
+			return n, err
+		}
+		if !pause(f.ctx, followEvery) {
+			return 0, io.EOF
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (f *decisionsFlags) fromServer(ctx context.Context, show func(proxy.Record) error) error {
+	seen := make(map[string]bool)
+	for {
+		records, err := askDecisions(ctx, f.server, f.query)
+		if err != nil {
+			if f.follow && ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		for _, r := range records {
+			if seen[r.ID] {
+				continue
+			}
+			if seen[r.ID] = f.follow; f.follow {
+				f.query.Since = r.Time
+			}
+			if err := show(r); err != nil {
+				return err
+			}
+		}
+		if !f.follow || !pause(ctx, followEvery) {
+			return nil
+		}
+	}
+}
+
+// askDecisions asks a running server's admin listener.
+func askDecisions(ctx context.Context, server string, query proxy.Query) ([]proxy.Record, error) {
+	values := url.Values{}
+	for name, value := range map[string]string{"image": query.Image, "client": query.Client, "reason": query.Reason, "id": query.ID} {
+		if value != "" {
+			values.Set(name, value)
+		}
+	}
+	if !query.Since.IsZero() {
+		values.Set("since", query.Since.UTC().Format(time.RFC3339Nano))
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(server, "/")+"/api/decisions?"+values.Encode(), nil)
+	if err != nil {
+		return nil, misuse(fmt.Errorf("--server: %w", err))
+	}
+	client := &http.Client{Timeout: 30 * time.Second}
+	answer, err := client.Do(r)
+	if err != nil {
+		return nil, fmt.Errorf("ask the server: %w", err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(answer.Body, maxDecisions))
+	if err != nil {
+		return nil, fmt.Errorf("ask the server: %w", err)
+	}
+	if answer.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the server answers %s: %s (is this the address of admin.addr?)", answer.Status, firstLine(body))
+	}
+	var found struct {
+		Decisions []proxy.Record `json:"decisions"`
+	}
+	if err := json.Unmarshal(body, &found); err != nil {
+		return nil, fmt.Errorf("the server's answer does not parse (is this the address of admin.addr?): %w", err)
+	}
+	return found.Decisions, nil
+}
+
+func firstLine(body []byte) string {
+	line, _, _ := bytes.Cut(body, []byte("\n"))
+	return displayed(string(line[:min(len(line), 200)]))
+}
+
+// displayed makes text of elsewhere fit for a terminal.
+func displayed(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+func (f *decisionsFlags) printer(w io.Writer) func(proxy.Record) error {
+	if f.output == "json" {
+		encoder := json.NewEncoder(w)
+		return func(r proxy.Record) error { return encoder.Encode(r) }
+	}
+	return func(r proxy.Record) error {
+		_, err := fmt.Fprintf(w, "%s  %s  %-12s %s:%s  client %s\n    %s\n",
+			r.Time.Format(time.RFC3339), r.ID, outcome(r), displayed(r.Repository), displayed(r.Reference), displayed(r.Client), displayed(summary(r)))
+		return err
+	}
+}
+
+func outcome(r proxy.Record) string {
+	if r.Reason != "" {
+		return r.Reason
+	}
+	return r.Decision
+}
+
+func summary(r proxy.Record) string {
+	parts := []string{r.Decision + " by policy " + orNone(r.Policy)}
+	if r.Enforcement != "enforce" {
+		parts = append(parts, r.Enforcement)
+	}
+	if r.Explained != "" {
+		parts = append(parts, r.Explained)
+	}
+	if r.Via != "" {
+		parts = append(parts, "through index "+r.Via)
+	}
+	if r.Exception != "" {
+		parts = append(parts, "EXCEPTION "+r.Exception)
+	}
+	return strings.Join(parts, "; ")
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "(none)"
+	}
+	return s
+}
+
+// printRecord shows one record whole.
+func printRecord(w io.Writer, r proxy.Record) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(t, "%s\t%s\n", name, displayed(value))
+		}
+	}
+	row("decision", r.Decision)
+	row("id", r.ID)
+	row("time", r.Time.Format(time.RFC3339))
+	row("image", r.Repository+":"+r.Reference)
+	row("digest", r.Digest)
+	row("policy", orNone(r.Policy))
+	row("enforcement", r.Enforcement)
+	row("reason", r.Reason)
+	row("because", r.Explained)
+	row("hint", r.Hint)
+	row("signed by", strings.Join(r.Authorities, ", "))
+	row("through index", r.Via)
+	row("exception", r.Exception)
+	row("client", r.Client)
+	row("user agent", r.UserAgent)
+	row("revision", r.Revision)
+	row("evidence", string(r.Evidence))
+	return t.Flush()
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"vidimus/proxy"
+	"vidimus/proxy/store"
+)
+
+// engine is a proxy without listeners, which decides as a server would.
+type engine struct {
+	*proxy.Proxy
+	store *store.Store
+}
+
+func (e engine) close() {
+	e.Proxy.Close()
+	e.store.Close() // in memory: nothing to lose
+}
+
+// newEngine makes the parts of a configuration and keeps nothing on disk.
+func newEngine(from source) (engine, error) {
+	l, err := load(from, os.LookupEnv, time.Now())
+	if err != nil {
+		return engine{}, configExit(err)
+	}
+	r, err := l.build(observers{}, nil, nil)
+	if err != nil {
+		return engine{}, err
+	}
+	s, err := store.Open(store.Config{})
+	if err != nil {
+		return engine{}, err
+	}
+	p, err := proxy.New(proxy.Config{Store: s, Index: s, Recorder: proxy.NewDecisionLog(nil)}, r.Proxy)
+	if err != nil {
+		s.Close()
+		return engine{}, err
+	}
+	return engine{p, s}, nil
+}
+
+// withUpstreams is a configuration to which the registries are added that its
+// policies name and it does not list, and the one called registry at address.
+// They are asked with docker's credentials.
+func withUpstreams(from source, registry, address string) source {
+	return func(r *reader) (Config, faults, error) {
+		config, found, err := from(r)
+		if err != nil {
+			return config, found, err
+		}
+		add := func(where pos, name, address string) {
+			if what, _ := checkUpstreamName(name); what != "" || config.upstream(name) != nil {
+				return
+			}
+			config.Upstreams = append(config.Upstreams, named[upstreamConfig]{where, name, upstreamConfig{
+				pos: where, URL: address, Credentials: credentialsConfig{Docker: true},
+			}})
+		}
+		add(pos{File: registry}, registry, address)
+		for _, p := range config.Policies {
+			for _, pattern := range p.Match {
+				name, _, _ := strings.Cut(strings.TrimPrefix(pattern, "!"), "/")
+				add(p.pos, name, "")
+			}
+		}
+		found = slices.DeleteFunc(found, func(f fault) bool { return f.Path == "upstreams" })
+		return config, found, nil
+	}
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"vidimus/proxy/upstream"
+	"vidimus/verifier"
+)
+
+// registryFlags are how a command reaches a registry that a person named.
+type registryFlags struct {
+	allowHTTP     bool
+	allowInsecure bool
+}
+
+// upstreamOf returns a client for the registry of a reference, with the
+// credentials of docker, and its address as a URL.
+func (f registryFlags) upstreamOf(registry name.Registry) (*upstream.Client, error) {
+	return upstream.New(upstream.Config{
+		Name:        registryName(registry),
+		URL:         f.urlOf(registry),
+		Credentials: upstream.DockerConfig(""),
+		Proxy:       http.ProxyFromEnvironment,
+		UserAgent:   "vidimus/" + version(),
+	})
+}
+
+// urlOf is https, and http for loopback, where go-containerregistry and cosign
+// speak it too, or where the person allows it.
+func (f registryFlags) urlOf(registry name.Registry) string {
+	host := registry.RegistryStr()
+	if host == name.DefaultRegistry {
+		host = "registry-1.docker.io"
+	}
+	scheme := registry.Scheme()
+	if f.allowHTTP || f.allowInsecure {
+		scheme = "http"
+	}
+	return scheme + "://" + host
+}
+
+// registryName is what policies and clients call a registry.
+func registryName(registry name.Registry) string {
+	if host := registry.RegistryStr(); host != name.DefaultRegistry {
+		return host
+	}
+	return "docker.io"
+}
+
+// direct reads evidence straight from a registry. It implements
+// verifier.Registry; every byte is hashed here.
+type direct struct {
+	client *upstream.Client
+	// evidence is the repository that signatures are kept in, when it is not
+	// the image's own (COSIGN_REPOSITORY).
+	evidence string
+}
+
+func (d direct) in(repository, reference string) string {
+	if d.evidence != "" && !strings.Contains(reference, ":") {
+		return d.evidence
+	}
+	return repository
+}
+
+// Manifest implements verifier.Registry.
+func (d direct) Manifest(ctx context.Context, repository, reference string) ([]byte, error) {
+	content, _, err := d.client.Manifest(ctx, d.in(repository, reference), reference)
+	if err != nil {
+		return nil, err
+	}
+	if len(content) > verifier.MaxManifestSize {
+		return nil, fmt.Errorf("manifest %s: larger than %d bytes", reference, verifier.MaxManifestSize)
+	}
+	if got := sha256Of(content); strings.Contains(reference, ":") && got.String() != reference {
+		return nil, fmt.Errorf("manifest %s: the registry sent bytes that hash to %s", reference, got)
+	}
+	return content, nil
+}
+
+// Blob implements verifier.Registry.
+func (d direct) Blob(ctx context.Context, repository string, desc v1.Descriptor) ([]byte, error) {
+	if desc.Size < 0 || desc.Size > verifier.MaxPayloadSize {
+		return nil, fmt.Errorf("blob %s: declared with %d bytes, at most %d are read", desc.Digest, desc.Size, verifier.MaxPayloadSize)
+	}
+	body, _, err := d.client.Blob(ctx, d.in(repository, ""), desc.Digest, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	content, err := io.ReadAll(io.LimitReader(body, desc.Size+1))
+	if err != nil {
+		return nil, err
+	}
+	if got := sha256Of(content); got != desc.Digest || int64(len(content)) != desc.Size {
+		return nil, fmt.Errorf("blob %s: the registry sent %d bytes that hash to %s", desc.Digest, len(content), got)
+	}
+	return content, nil
+}
+
+func sha256Of(content []byte) v1.Hash {
+	sum := sha256.Sum256(content)
+	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}
+}
+
+// evidenceRepository reads COSIGN_REPOSITORY: the repository of the same
+// registry that signatures are kept in, or "".
+func evidenceRepository(image name.Reference) (string, error) {
+	value := os.Getenv("COSIGN_REPOSITORY")
+	if value == "" {
+		return "", nil
+	}
+	repository, err := name.NewRepository(value)
+	if err != nil {
+		return "", misuse(fmt.Errorf("COSIGN_REPOSITORY: %w", err))
+	}
+	if repository.RegistryStr() != image.Context().RegistryStr() {
+		return "", misuse(fmt.Errorf("COSIGN_REPOSITORY is in %s, the image in %s: signatures in another registry are not supported yet", repository.RegistryStr(), image.Context().RegistryStr()))
+	}
+	return repository.RepositoryStr(), nil
+}

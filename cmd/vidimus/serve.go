@@ -1,0 +1,70 @@
+package main
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func newServeCommand() *cobra.Command {
+	var (
+		config string
+		quick  quickFlags
+		pprof  bool
+		drain  time.Duration
+	)
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the proxy",
+		Long: `Run the proxy: serve from the upstream registries what the policies allow.
+
+The configuration is a file (--config), or, to begin with, flags: each --require
+names what must be signed by which key, --allow-rest lets everything else pass.
+
+SIGHUP reads the configuration again, which happens by itself when its files
+change. SIGTERM ends: answers under way may go on for --drain.`,
+		Example: `  vidimus serve --config vidimus.yaml
+  vidimus serve --require 'ghcr.io/me/**=cosign.pub' --allow-rest`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			from, err := chooseSource(config, quick, os.LookupEnv)
+			if err != nil {
+				return err
+			}
+			s, err := newServer(serverConfig{
+				From: from, Lookup: os.LookupEnv, Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(),
+				Pprof: pprof, Drain: drain,
+			})
+			if err != nil {
+				return err
+			}
+			defer reloadOnHangup(s.reloader)()
+			return s.run(cmd.Context())
+		},
+	}
+	addConfigFlag(cmd, &config)
+	quick.add(cmd.Flags())
+	cmd.Flags().BoolVar(&pprof, "pprof", false, "give profiles under /debug/pprof/ on the metrics listener, which must be on loopback")
+	cmd.Flags().DurationVar(&drain, "drain", 30*time.Second, "how long answers may go on after SIGTERM")
+	return cmd
+}
+
+// reloadOnHangup makes SIGHUP read the configuration until stop is called.
+func reloadOnHangup(r *reloader) (stop func()) {
+	hangups, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		for {
+			select {
+			case <-hangups:
+				r.Reload()
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { signal.Stop(hangups); close(done) }
+}
