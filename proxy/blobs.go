@@ -20,7 +20,7 @@ import (
 
 // copyBuffer is the size of the pieces in which a blob is sent; one is held
 // back until the blob's digest held.
-const copyBuffer = 512 << 10
+const copyBuffer = 128 << 10
 
 // writePatience is how long a client may take for one piece.
 const writePatience = 2 * time.Minute
@@ -98,20 +98,40 @@ func (v *view) admitBlob(ctx context.Context, digest v1.Hash, a asker) (v1.Descr
 // openBlob opens a blob for this repository: from the store when this
 // repository's upstream delivered it or confirms it now, else from that
 // upstream, through the store.
+//
+// Content of another size than the manifest says is read to its end, to tell
+// content that rotted, which the store then removes, from a manifest that lies.
 func (v *view) openBlob(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, transferSource, error) {
+	for range 2 {
+		content, size, from, err := v.openContent(ctx, desc)
+		if err != nil || size < 0 || size == desc.Size {
+			return content, from, err
+		}
+		_, err = io.Copy(io.Discard, content)
+		content.Close()
+		if err == nil {
+			return nil, "", fmt.Errorf("blob %s of %s: %w: the manifest says %d bytes, the content has %d", desc.Digest, v.name, errMismatch, desc.Size, size)
+		}
+		v.proxy.logger.Warn("held content is not what it was", "digest", desc.Digest.String(), "err", err)
+	}
+	return nil, "", fmt.Errorf("blob %s of %s: the store holds other content", desc.Digest, v.name)
+}
+
+// openContent is one attempt of openBlob.
+func (v *view) openContent(ctx context.Context, desc v1.Descriptor) (content io.ReadCloser, size int64, from transferSource, err error) {
 	delivered, _, err := v.proxy.index.Known(ctx, v.name, desc.Digest)
 	if err != nil {
-		return nil, "", fmt.Errorf("read the index: %w", err)
+		return nil, 0, "", fmt.Errorf("read the index: %w", err)
 	}
 	// Whoever else opens this digest waits, so that a transfer that another
 	// repository began is never joined without this one's upstream being asked.
 	unlock, err := v.proxy.joining.lock(ctx, desc.Digest)
 	if err != nil {
-		return nil, "", err
+		return nil, 0, "", err
 	}
 	defer unlock()
-	content, size, err := v.proxy.store.Open(ctx, desc.Digest)
-	from := fromCache
+	from = fromCache
+	content, size, err = v.proxy.store.Open(ctx, desc.Digest)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			v.proxy.logger.Warn("cannot read the store", "digest", desc.Digest.String(), "err", err)
@@ -120,20 +140,16 @@ func (v *view) openBlob(ctx context.Context, desc v1.Descriptor) (io.ReadCloser,
 		content, size, err = v.fetchBlob(ctx, desc)
 	}
 	if err != nil {
-		return nil, "", err
-	}
-	if size >= 0 && size != desc.Size {
-		content.Close()
-		return nil, "", fmt.Errorf("blob %s of %s: %w: the manifest says %d bytes, the content has %d", desc.Digest, v.name, errMismatch, desc.Size, size)
+		return nil, 0, "", err
 	}
 	if delivered || v.proxy.began.is(desc.Digest, v.name) {
-		return v.vouched(ctx, content, desc), from, nil
+		return v.vouched(ctx, content, desc), size, from, nil
 	}
 	if err := v.confirm(ctx, desc.Digest); err != nil {
 		content.Close()
-		return nil, "", err
+		return nil, 0, "", err
 	}
-	return content, from, nil
+	return content, size, from, nil
 }
 
 // fetchBlob fetches a blob from this repository's upstream through the store.
@@ -141,7 +157,6 @@ func (v *view) openBlob(ctx context.Context, desc v1.Descriptor) (io.ReadCloser,
 // come to hold the content by itself.
 func (v *view) fetchBlob(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, int64, error) {
 	return v.proxy.store.Fetch(ctx, desc.Digest, desc.Size, func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
-		v.proxy.began.set(desc.Digest, v.name)
 		return v.registered.Upstream.Blob(ctx, v.repository, desc.Digest, offset)
 	})
 }

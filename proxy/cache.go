@@ -154,8 +154,8 @@ func (k *keyedLock) lock(ctx context.Context, key v1.Hash) (unlock func(), err e
 }
 
 // beganBy remembers which repository's upstream the latest transfer of a digest
-// came from. Since a transfer begins only when the store holds nothing, what
-// the store holds after it came from there, until it is forgotten.
+// into the store came from. Since one begins only when the store holds nothing,
+// what the store holds after it came from there, until it is forgotten.
 type beganBy struct {
 	mu  sync.Mutex
 	lru *simplelru.LRU[v1.Hash, string]

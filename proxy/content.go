@@ -157,7 +157,8 @@ func (v *view) fetchManifest(ctx context.Context, reference string, want v1.Hash
 		if !isZero(want) && m.digest != want {
 			return nil, fmt.Errorf("%s of %s: %w: the bytes hash to %s", want, v.name, errMismatch, m.digest)
 		}
-		v.keepManifest(ctx, m)
+		v.proxy.manifests.add(m)
+		v.keep(ctx, m.digest, m.bytes)
 		if isZero(want) {
 			if err := v.proxy.index.SetTag(ctx, v.name, reference, m.digest, v.proxy.now()); err != nil {
 				v.proxy.logger.Warn("cannot remember a tag", "repository", v.name, "tag", reference, "err", err)
@@ -165,18 +166,6 @@ func (v *view) fetchManifest(ctx context.Context, reference string, want v1.Hash
 		}
 		return m, nil
 	})
-}
-
-// keepManifest stores a manifest that the upstream delivered. The store is a
-// convenience: what cannot be kept is served all the same.
-func (v *view) keepManifest(ctx context.Context, m *manifest) {
-	v.proxy.manifests.add(m)
-	if err := v.proxy.store.Put(ctx, m.digest, m.bytes); err != nil {
-		v.proxy.logger.Warn("cannot store a manifest", "repository", v.name, "digest", m.digest.String(), "err", err)
-	}
-	if err := v.proxy.index.Delivered(ctx, v.name, m.digest); err != nil {
-		v.proxy.logger.Warn("cannot index a manifest", "repository", v.name, "digest", m.digest.String(), "err", err)
-	}
 }
 
 // Manifest implements verifier.Registry for evidence about manifests of this
@@ -248,11 +237,21 @@ func (v *view) fetchSmall(ctx context.Context, desc v1.Descriptor) ([]byte, erro
 	if got := digestOf(content); int64(len(content)) != desc.Size || got != desc.Digest {
 		return nil, fmt.Errorf("blob %s of %s: %w: %d bytes that hash to %s", desc.Digest, v.name, errMismatch, len(content), got)
 	}
-	if err := v.proxy.store.Put(ctx, desc.Digest, content); err != nil {
-		v.proxy.logger.Warn("cannot store a blob", "repository", v.name, "digest", desc.Digest.String(), "err", err)
-	}
-	if err := v.proxy.index.Delivered(ctx, v.name, desc.Digest); err != nil {
-		v.proxy.logger.Warn("cannot index a blob", "repository", v.name, "digest", desc.Digest.String(), "err", err)
-	}
+	v.keep(ctx, desc.Digest, content)
 	return content, nil
+}
+
+// keep stores content that this repository's upstream delivered. The store is
+// a convenience: what cannot be kept is served all the same.
+func (v *view) keep(ctx context.Context, digest v1.Hash, content []byte) {
+	unlock, err := v.proxy.joining.lock(ctx, digest)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	v.proxy.began.set(digest, v.name)
+	if err := v.proxy.store.Put(ctx, digest, content); err != nil {
+		v.proxy.logger.Warn("cannot store content", "repository", v.name, "digest", digest.String(), "err", err)
+	}
+	v.delivered(ctx, digest)
 }
