@@ -1,0 +1,311 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// faulty is a file system in which things go wrong. fault is asked before each
+// operation whether to do it, and what to answer when it was.
+type faulty struct {
+	files
+	fault func(op, name string) (apply bool, err error)
+}
+
+// do runs one operation, or not, and says that it failed, or not.
+func (f *faulty) do(op, name string, run func() error) error {
+	apply, fault := f.fault(op, name)
+	if apply {
+		if err := run(); err != nil {
+			return err
+		}
+	}
+	return fault
+}
+
+func (f *faulty) create(name string) (made file, err error) {
+	err = f.do("create", name, func() (err error) { made, err = f.files.create(name); return err })
+	return f.wrap(made, name, err)
+}
+
+func (f *faulty) open(name string) (opened file, err error) {
+	err = f.do("open", name, func() (err error) { opened, err = f.files.open(name); return err })
+	return f.wrap(opened, name, err)
+}
+
+func (f *faulty) wrap(under file, name string, err error) (file, error) {
+	if err != nil {
+		if under != nil {
+			under.Close()
+		}
+		return nil, err
+	}
+	return &faultyFile{file: under, faulty: f, name: name}, nil
+}
+
+func (f *faulty) stat(name string) (info fs.FileInfo, err error) {
+	err = f.do("stat", name, func() (err error) { info, err = f.files.stat(name); return err })
+	return info, err
+}
+
+func (f *faulty) rename(old, to string) error {
+	return f.do("rename", old, func() error { return f.files.rename(old, to) })
+}
+
+func (f *faulty) remove(name string) error {
+	return f.do("remove", name, func() error { return f.files.remove(name) })
+}
+
+func (f *faulty) mkdir(name string) error {
+	return f.do("mkdir", name, func() error { return f.files.mkdir(name) })
+}
+
+func (f *faulty) syncDir(name string) error {
+	return f.do("syncDir", name, func() error { return f.files.syncDir(name) })
+}
+
+type faultyFile struct {
+	file
+	faulty *faulty
+	name   string
+}
+
+func (f *faultyFile) Write(p []byte) (n int, err error) {
+	err = f.faulty.do("write", f.name, func() (err error) { n, err = f.file.Write(p); return err })
+	return n, err
+}
+
+func (f *faultyFile) ReadAt(p []byte, offset int64) (n int, err error) {
+	apply, fault := f.faulty.fault("read", f.name)
+	if apply {
+		n, err = f.file.ReadAt(p, offset)
+	}
+	if fault != nil {
+		return n, fault
+	}
+	return n, err
+}
+
+func (f *faultyFile) Stat() (info fs.FileInfo, err error) {
+	err = f.faulty.do("fstat", f.name, func() (err error) { info, err = f.file.Stat(); return err })
+	return info, err
+}
+
+func (f *faultyFile) Sync() error {
+	return f.faulty.do("sync", f.name, f.file.Sync)
+}
+
+// faults makes the operations of one kind fail, those numbered from first to
+// last.
+type faults struct {
+	op          string // empty: of any kind
+	first, last int
+	apply       bool
+	err         error
+
+	mu    sync.Mutex
+	armed bool
+	count map[string]int
+}
+
+func (f *faults) fault(op, _ string) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.armed {
+		return true, nil
+	}
+	if f.count == nil {
+		f.count = make(map[string]int)
+	}
+	n := f.count[op]
+	f.count[op]++
+	if (f.op == op || f.op == "") && n >= f.first && n <= f.last {
+		return f.apply, f.err
+	}
+	return true, nil
+}
+
+func (f *faults) arm(on bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.armed = on
+}
+
+// lifeOfContent does everything that a store does with content, while faults
+// happen. No client may notice any of them, but for an error of Put.
+func lifeOfContent(t *testing.T, f *faults) {
+	t.Helper()
+	dir := t.TempDir()
+	config := Config{Directory: dir, MaxSize: 4 << 20, files: func(under files) files {
+		return &faulty{files: under, fault: f.fault}
+	}}
+	large, small, put := sample(1, bufferSize+1), sample(2, 1000), sample(3, 1000)
+	s, err := Open(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	scanned(t, s) // so that the operations come in a fixed order
+	f.arm(true)
+	for range 2 {
+		for _, data := range [][]byte{large, small} {
+			mustFetch(t, s, data, (&upstream{data: data}).from)
+			quiet(s)
+		}
+		if err := s.Put(t.Context(), digestOf(put), put); err == nil {
+			mustFetch(t, s, put, (&upstream{data: put}).from)
+			quiet(s)
+		}
+	}
+	f.arm(false)
+	for _, data := range [][]byte{large, small, put} {
+		mustFetch(t, s, data, (&upstream{data: data}).from)
+		quiet(s)
+		mustHold(t, s, data)
+	}
+	if got := s.Stats().Bytes; got != int64(len(large)+len(small)+len(put)) {
+		t.Errorf("%d bytes are counted as held", got)
+	}
+	if n := s.shelf.(*disk).arriving.Load(); n != 0 {
+		t.Errorf("%d bytes still arrive", n)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	s = mustOpen(t, Config{Directory: dir})
+	for _, data := range [][]byte{large, small, put} {
+		mustFetch(t, s, data, forbidden(t))
+	}
+	if names := mustList(t, filepath.Join(dir, tempDir)); len(names) != 0 {
+		t.Errorf("temporary files: %v", names)
+	}
+}
+
+func TestNoClientNoticesAFaultOfTheDisk(t *testing.T) {
+	count := &faults{first: 1, last: -1}
+	lifeOfContent(t, count)
+	for _, op := range []string{"create", "open", "stat", "fstat", "read", "write", "sync", "mkdir", "rename", "syncDir"} {
+		if count.count[op] == 0 {
+			t.Errorf("%s is not among the operations of a store", op)
+		}
+		for _, apply := range []bool{false, true} {
+			for first := range min(count.count[op], 4) {
+				for _, last := range []int{first, forever} {
+					t.Run(fmt.Sprintf("%s fails from %d to %d, happened %v", op, first, last, apply), func(t *testing.T) {
+						lifeOfContent(t, &faults{op: op, first: first, last: last, apply: apply, err: syscall.EIO})
+					})
+				}
+			}
+		}
+	}
+	for _, apply := range []bool{false, true} {
+		t.Run(fmt.Sprintf("everything fails, happened %v", apply), func(t *testing.T) {
+			lifeOfContent(t, &faults{last: forever, apply: apply, err: syscall.EIO})
+		})
+	}
+}
+
+const forever = 1 << 30
+
+func TestAReadOnlyDirectoryServesWhatItHoldsAndPassesTheRestThrough(t *testing.T) {
+	f := &faults{last: forever}
+	s := mustOpen(t, Config{Directory: t.TempDir(), files: func(under files) files {
+		return &faulty{files: under, fault: func(op, name string) (bool, error) {
+			switch op {
+			case "create", "write", "rename", "remove", "mkdir", "sync", "syncDir":
+				return f.fault(op, name)
+			}
+			return true, nil
+		}}
+	}})
+	held, other := sample(1, 300<<10), sample(2, 300<<10)
+	mustStore(t, s, held)
+	f.err = syscall.EROFS
+	f.arm(true)
+	mustFetch(t, s, held, forbidden(t))
+	u := &upstream{data: other}
+	for range 2 {
+		mustFetch(t, s, other, u.from)
+		quiet(s)
+	}
+	if n := u.calls.Load(); n != 2 {
+		t.Errorf("the upstream was asked %d times", n)
+	}
+	mustMiss(t, s, digestOf(other))
+	if err := s.Put(t.Context(), digestOf(other), other); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("put: %v", err)
+	}
+	f.arm(false)
+	mustStore(t, s, other)
+}
+
+func TestAHerdOnAFullDiskIsServed(t *testing.T) {
+	data := sample(1, 1<<20)
+	s := mustOpen(t, Config{Directory: t.TempDir(), files: func(under files) files {
+		return &faulty{files: under, fault: func(op, _ string) (bool, error) {
+			if op == "write" {
+				return false, syscall.ENOSPC
+			}
+			return true, nil
+		}}
+	}})
+	var all sync.WaitGroup
+	for range 10 {
+		all.Go(func() {
+			got, err := readFetch(t, s, data, int64(len(data)), (&upstream{data: data}).from)
+			if err != nil || digestOf(got) != digestOf(data) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		})
+	}
+	all.Wait()
+	quiet(s)
+	if names := mustList(t, filepath.Join(s.shelf.(*disk).root.Name(), tempDir)); len(names) != 0 {
+		t.Errorf("temporary files: %v", names)
+	}
+}
+
+func TestADiskThatFillsUpHalfWayGoesOnWhereItStopped(t *testing.T) {
+	data := sample(1, 2<<20)
+	writes := 0
+	s := mustOpen(t, Config{Directory: t.TempDir(), files: func(under files) files {
+		return &faulty{files: under, fault: func(op, _ string) (bool, error) {
+			if op != "write" {
+				return true, nil
+			}
+			writes++
+			if writes > 2 {
+				return false, syscall.ENOSPC
+			}
+			return true, nil
+		}}
+	}})
+	u := &upstream{data: data, offsets: make(chan int64, 10)}
+	mustFetch(t, s, data, u.from)
+	if a, b := <-u.offsets, <-u.offsets; a != 0 || b != 2*bufferSize || len(u.offsets) != 0 {
+		t.Errorf("transfers began at %d and %d", a, b)
+	}
+}
+
+func TestADirectoryThatCannotBePreparedIsAnError(t *testing.T) {
+	for _, op := range []string{"remove", "mkdir", "syncDir"} {
+		dir := t.TempDir()
+		_, err := Open(Config{Directory: dir, files: func(under files) files {
+			return &faulty{files: under, fault: func(it, _ string) (bool, error) {
+				if it == op {
+					return false, os.ErrPermission
+				}
+				return true, nil
+			}}
+		}})
+		if !errors.Is(err, os.ErrPermission) {
+			t.Errorf("%s: %v", op, err)
+		}
+		mustOpen(t, Config{Directory: dir}) // the lock was given back
+	}
+}

@@ -1,0 +1,112 @@
+package store
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"syscall"
+)
+
+// files is the part of a file system that content goes through. Names are
+// slash-separated and relative to the store's directory. It is the seam at
+// which tests make things fail.
+type files interface {
+	// create makes a file that did not exist.
+	create(name string) (file, error)
+
+	// open opens for reading. It does not wait for a pipe's other end.
+	open(name string) (file, error)
+
+	// stat describes what name is, without following a symbolic link.
+	stat(name string) (fs.FileInfo, error)
+
+	rename(old, to string) error
+	remove(name string) error // with all below it
+	mkdir(name string) error  // with its parents
+
+	// syncDir makes the entries of a directory durable.
+	syncDir(name string) error
+
+	// list calls yield for the entries of a directory until it returns false.
+	list(name string, yield func(fs.DirEntry) bool) error
+}
+
+type file interface {
+	io.Writer
+	io.ReaderAt
+	io.Closer
+	Sync() error
+	Stat() (fs.FileInfo, error)
+}
+
+// rooted is the real file system below a root.
+type rooted struct{ root *os.Root }
+
+func (r rooted) create(name string) (file, error) {
+	return unwrap(r.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600))
+}
+
+func (r rooted) open(name string) (file, error) {
+	return unwrap(r.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0))
+}
+
+// unwrap keeps a nil *os.File from becoming a file that is not nil.
+func unwrap(f *os.File, err error) (file, error) {
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (r rooted) stat(name string) (fs.FileInfo, error) { return r.root.Lstat(name) }
+
+func (r rooted) rename(old, to string) error { return r.root.Rename(old, to) }
+
+func (r rooted) remove(name string) error { return r.root.RemoveAll(name) }
+
+func (r rooted) mkdir(name string) error { return r.root.MkdirAll(name, 0o700) }
+
+func (r rooted) syncDir(name string) error {
+	d, err := r.root.Open(name)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+func (r rooted) list(name string, yield func(fs.DirEntry) bool) error {
+	d, err := r.root.Open(name)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	for {
+		entries, err := d.ReadDir(1000)
+		for _, entry := range entries {
+			if !yield(entry) {
+				return nil
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+const (
+	blobsDir  = "blobs/sha256"
+	tempDir   = "tmp"
+	lockFile  = "lock"
+	indexFile = "index.db"
+)
+
+// path is where content lies. A key has no other spelling.
+func (k key) path() string { return path.Join(k.dir(), k.hex()) }
+
+func (k key) dir() string { return path.Join(blobsDir, k.hex()[:2]) }

@@ -1,0 +1,137 @@
+package store
+
+import (
+	"context"
+	"time"
+)
+
+// join returns the transfer of k that is under way, if any, with the caller
+// counted as one of its readers: it must call leave.
+func (s *Store) join(k key) (*transfer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	t := s.flights[k]
+	if t != nil {
+		t.enter()
+	}
+	return t, nil
+}
+
+// start is join, and begins a transfer when there is none.
+func (s *Store) start(k key, size int64, from origin) (*transfer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	t := s.flights[k]
+	if t == nil {
+		// The transfer belongs to nobody's request, so it has no caller's
+		// context above it.
+		ctx, stop := context.WithCancelCause(context.Background())
+		t = &transfer{store: s, key: k, from: from, stop: stop, total: size, ready: make(chan struct{})}
+		s.flights[k] = t
+		s.running.Add(1)
+		go t.run(ctx)
+	}
+	t.enter()
+	return t, nil
+}
+
+// enter counts a reader. The store's mutex is held, so that a transfer is
+// never joined and given up at once.
+func (t *transfer) enter() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.readers++
+	if t.timer != nil {
+		t.timer.Stop()
+		t.timer = nil
+	}
+}
+
+// retire makes sure that nobody joins t any more.
+func (s *Store) retire(t *transfer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.flights[t.key] == t {
+		delete(s.flights, t.key)
+	}
+}
+
+// expire ends t when nobody reads it.
+func (s *Store) expire(t *transfer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expireLocked(t)
+}
+
+func (s *Store) expireLocked(t *transfer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.readers > 0 || t.done || t.phase >= complete {
+		return
+	}
+	if s.flights[t.key] == t {
+		delete(s.flights, t.key)
+	}
+	t.stop(errAbandoned)
+}
+
+// unwanted is called when the last reader of t left. What has not begun, or
+// takes the place of somebody who waits, ends at once.
+func (s *Store) unwanted(t *transfer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.mu.Lock()
+	idle := t.phase == queued
+	t.mu.Unlock()
+	if idle || s.waiting > 0 {
+		s.expireLocked(t)
+	}
+}
+
+// acquire waits until t may run. It displaces a transfer that nobody reads.
+func (s *Store) acquire(ctx context.Context, t *transfer) error {
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		s.await(1)
+		defer s.await(-1)
+		select {
+		case s.slots <- struct{}{}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	t.update(func() { t.phase = opening })
+	return nil
+}
+
+func (s *Store) releaseSlot() { <-s.slots }
+
+// await counts who waits for a slot, and makes room for the newcomer.
+func (s *Store) await(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting += n
+	if n < 0 {
+		return
+	}
+	var longest *transfer
+	var since time.Time
+	for _, t := range s.flights {
+		t.mu.Lock()
+		if t.readers == 0 && t.phase > queued && t.phase < complete &&
+			(longest == nil || t.abandoned.Before(since)) {
+			longest, since = t, t.abandoned
+		}
+		t.mu.Unlock()
+	}
+	if longest != nil {
+		s.expireLocked(longest)
+	}
+}

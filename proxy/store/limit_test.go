@@ -1,0 +1,136 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// waits is an origin that waits for its context, and tells when it ended.
+func waits(ended chan error) origin {
+	return func(ctx context.Context, _ int64) (io.ReadCloser, int64, error) {
+		r, w := io.Pipe()
+		context.AfterFunc(ctx, func() {
+			w.CloseWithError(context.Cause(ctx))
+			ended <- context.Cause(ctx)
+		})
+		return r, -1, nil
+	}
+}
+
+func fetchWaiting(t *testing.T, s *Store, n int, ended chan error) io.ReadCloser {
+	t.Helper()
+	r, _, err := s.Fetch(t.Context(), numbered(n), -1, waits(ended))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestAnAbandonedTransferEndsAfterAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mustOpen(t, Config{})
+		ended := make(chan error, 1)
+		for range 3 { // coming back in time keeps it alive
+			r := fetchWaiting(t, s, 1, ended)
+			r.Close()
+			time.Sleep(AbandonedTime - time.Second)
+		}
+		if len(ended) != 0 {
+			t.Fatal("it ended early")
+		}
+		time.Sleep(2 * time.Second)
+		if err := <-ended; !errors.Is(err, errAbandoned) {
+			t.Errorf("ended by %v", err)
+		}
+		quiet(s)
+		if n := s.Stats().Transfers; n != 0 {
+			t.Errorf("%d transfers", n)
+		}
+	})
+}
+
+func TestATransferThatIsReadDoesNotExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mustOpen(t, Config{})
+		ended := make(chan error, 1)
+		first := fetchWaiting(t, s, 1, ended)
+		second := fetchWaiting(t, s, 1, ended)
+		first.Close()
+		time.Sleep(10 * AbandonedTime)
+		if len(ended) != 0 {
+			t.Error("it ended")
+		}
+		second.Close()
+	})
+}
+
+func TestAnAbandonedTransferEndsAfterSoManyBytes(t *testing.T) {
+	s := mustOpen(t, Config{limits: smallLimits(func(l *limits) { l.abandonedBytes = 1 << 20 })})
+	from, body, _ := piped(-1)
+	r, _, err := s.Fetch(t.Context(), numbered(1), -1, from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	written := 0
+	for written < 100<<20 {
+		n, err := body.Write(make([]byte, 64<<10))
+		written += n
+		if err != nil {
+			break
+		}
+	}
+	if written < 1<<20 || written > 2<<20 {
+		t.Errorf("ended after %d bytes", written)
+	}
+}
+
+func TestTransfersAreBoundedAndAbandonedOnesMakeRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mustOpen(t, Config{limits: smallLimits(func(l *limits) { l.transfers = 2 })})
+		ended := [4]chan error{}
+		for i := range ended {
+			ended[i] = make(chan error, 1)
+		}
+		first := fetchWaiting(t, s, 0, ended[0])
+		second := fetchWaiting(t, s, 1, ended[1])
+
+		// A third waits for as long as it likes.
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if _, _, err := s.Fetch(ctx, numbered(2), -1, waits(ended[2])); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("third: %v", err)
+		}
+		synctest.Wait()
+		if n := s.Stats().Transfers; n != 2 {
+			t.Errorf("%d transfers", n)
+		}
+
+		// An abandoned one makes room for the next.
+		first.Close()
+		synctest.Wait()
+		third := fetchWaiting(t, s, 2, ended[2])
+		if err := <-ended[0]; !errors.Is(err, errAbandoned) {
+			t.Errorf("first ended by %v", err)
+		}
+
+		// So does one that is abandoned while somebody waits.
+		go func() {
+			synctest.Wait()
+			second.Close()
+		}()
+		fourth := fetchWaiting(t, s, 3, ended[3])
+		if err := <-ended[1]; !errors.Is(err, errAbandoned) {
+			t.Errorf("second ended by %v", err)
+		}
+		if len(ended[2])+len(ended[3]) != 0 {
+			t.Error("one that is read ended")
+		}
+		third.Close()
+		fourth.Close()
+	})
+}

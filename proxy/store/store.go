@@ -1,0 +1,209 @@
+// Package store keeps content by digest, in a directory or in memory, and
+// hints about where it came from.
+//
+// # Content
+//
+// A Store lets many readers follow one transfer. Fetch begins a background
+// transfer that belongs to nobody's request, and every caller for the same
+// digest reads the content as it grows. A transfer that breaks is taken up
+// again where it broke; one that nobody reads any more goes on within
+// AbandonedTime and AbandonedBytes. At most MaxTransfers run at a time.
+//
+// Nothing is believed. Content is hashed on the way in and becomes visible
+// under its digest only when it hashed right (temporary file, fsync, rename,
+// fsync of the directory). It is hashed again on the way out, by every reader
+// for itself, over the very bytes that it hands out: the end of the content, at
+// most 64 KiB and at least its last byte, is held back until the digest holds,
+// so that what rotted on disk, was cut short or was never right cannot be read
+// to its end. A reader that finds so removes the content, and the next Fetch
+// heals it. Content of at most 64 KiB is checked before Open or Fetch return,
+// and heals without an error.
+//
+// A medium that cannot be written to (full, read-only, broken) costs speed, not
+// answers: content is then passed through, each reader with a transfer of its
+// own. So is what is larger than Config.MaxSize, or than a quarter of
+// Config.MaxMemory without a directory, or than MaxUnsized when nobody told
+// its size.
+//
+// # Index
+//
+// The index of tags, deliveries and parents is a set of hints: written behind,
+// about a second late, and lost without harm. A file of it that is damaged is
+// put aside and begun anew, which forgets; it never makes anything known.
+//
+// # Trust
+//
+// The directory belongs to one process at a time (ErrInUse) and to one user. A
+// file that changes under the store is noticed, by its hash; whoever may write
+// into the directory can still make the store forget, and can lie in hints.
+// Files are reached through an os.Root and by checked digests alone.
+//
+// Least recently used content is evicted from a directory above
+// Config.MaxSize, in the background, never while it is being read. The order
+// is kept in memory: after a start, content counts as used when it was stored.
+package store
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// Config says where a Store keeps its content, and how much.
+type Config struct {
+	// Directory holds the content and the index. It is made when it does not
+	// exist. Empty: all is kept in memory, and gone after Close.
+	Directory string
+
+	// MaxSize bounds the bytes of content in Directory. Arriving content may
+	// exceed it for as long as eviction takes. Zero: unbounded.
+	MaxSize int64
+
+	// MaxMemory bounds the bytes of content without a Directory, arriving
+	// content and what readers hold on to included. Zero: DefaultMemory.
+	MaxMemory int64
+
+	// Logger is told what goes wrong without being anybody's error: content
+	// that rotted, a disk that is full. Nil: nobody is.
+	Logger *slog.Logger
+
+	limits limits            // zero: defaultLimits
+	files  func(files) files // wraps the file system; tests inject faults
+}
+
+// Store keeps content and hints. It is safe for concurrent use.
+type Store struct {
+	*index
+	shelf  shelf
+	log    *slog.Logger
+	limits limits
+
+	slots   chan struct{} // one for each running transfer
+	buffers sync.Pool     // of *[]byte, bufferSize each
+	running sync.WaitGroup
+
+	mu      sync.Mutex
+	closed  bool
+	flights map[key]*transfer
+	waiting int // transfers that wait for a slot
+}
+
+// Stats is what a Store holds.
+type Stats struct {
+	Bytes     int64 // of content; while a directory is being looked through after a start, of what was seen so far
+	Contents  int   // their number
+	Transfers int   // under way or waiting
+}
+
+// Open returns the Store that config describes. With a directory it fails when
+// that cannot be used, and with ErrInUse when another process has it. A damaged
+// index is no failure.
+func Open(config Config) (*Store, error) {
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	if config.MaxMemory <= 0 {
+		config.MaxMemory = DefaultMemory
+	}
+	if config.limits == (limits{}) {
+		config.limits = defaultLimits()
+	}
+	s := &Store{
+		log:     config.Logger,
+		limits:  config.limits,
+		slots:   make(chan struct{}, config.limits.transfers),
+		buffers: sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }},
+		flights: make(map[key]*transfer),
+	}
+	if config.Directory == "" {
+		s.shelf = newMemory(config.MaxMemory)
+		s.index = &index{hints: newHintMemory()}
+		return s, nil
+	}
+	d, err := openDisk(config)
+	if err != nil {
+		return nil, err
+	}
+	s.shelf = d
+	s.index = &index{hints: newHintFile(d.root, config.Logger, config.limits)}
+	return s, nil
+}
+
+// Close ends all transfers and writes what hints wait. Readers of content that
+// is held may read on; others get an error.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	for _, t := range s.flights {
+		t.stop(ErrClosed)
+	}
+	s.mu.Unlock()
+	s.running.Wait()
+	err := s.index.close()
+	if shut := s.shelf.close(); err == nil {
+		err = shut
+	}
+	return err
+}
+
+// Stats returns what is held now.
+func (s *Store) Stats() Stats {
+	bytes, contents := s.shelf.stats()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Stats{Bytes: bytes, Contents: contents, Transfers: len(s.flights)}
+}
+
+// check returns the key of digest, unless the store is closed.
+func (s *Store) check(ctx context.Context, digest v1.Hash) (key, error) {
+	k, err := parseDigest(digest)
+	if err != nil {
+		return k, err
+	}
+	if ctx.Err() != nil {
+		return k, context.Cause(ctx)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return k, ErrClosed
+	}
+	return k, nil
+}
+
+// begin counts work that Close waits for.
+func (s *Store) begin() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	s.running.Add(1)
+	return nil
+}
+
+// holds reports whether something lies under k; whether it is right is for a
+// reader to find out.
+func (s *Store) holds(k key) bool {
+	c, err := s.shelf.open(k)
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
+}
+
+// buffer returns what a transfer of size needs, and how to give it back.
+func (s *Store) buffer(size int64) ([]byte, func()) {
+	if size >= 0 && size < bufferSize/8 {
+		return make([]byte, size+1), func() {}
+	}
+	b := s.buffers.Get().(*[]byte)
+	return *b, func() { s.buffers.Put(b) }
+}
