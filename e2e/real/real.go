@@ -11,7 +11,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -211,25 +210,25 @@ func Start(tb testing.TB, c Command, ready func() error) *Process {
 	if err := p.cmd.Start(); err != nil {
 		tb.Fatalf("start %s: %v", p.name, err)
 	}
+	ctx, ended := context.WithCancel(tb.Context())
 	go func() {
+		defer ended()
 		defer close(p.done)
 		_ = p.cmd.Wait() // how it ended is in ProcessState
 	}()
 	tb.Cleanup(func() {
 		p.Stop(tb)
 		if tb.Failed() {
-			tb.Logf("%s printed:\n%s", p.name, tail(p.Output(), 16<<10))
+			tb.Logf("%s printed:\n%s", p.name, tail(p.Output(), 8<<10))
 		}
 	})
-	if err := Eventually(tb.Context(), readyTime, func() error {
+	if err := Eventually(ctx, readyTime, ready); err != nil {
 		select {
 		case <-p.done:
-			return fmt.Errorf("it ended: %v", p.cmd.ProcessState)
+			tb.Fatalf("%s ended: %v", p.name, p.cmd.ProcessState)
 		default:
-			return ready()
+			tb.Fatalf("%s is not ready: %v", p.name, err)
 		}
-	}); err != nil {
-		tb.Fatalf("%s is not ready: %v", p.name, err)
 	}
 	return p
 }

@@ -33,7 +33,7 @@ func StartDistribution(tb testing.TB) string {
 	tb.Helper()
 	dir, addr := Dir(tb), FreeAddr(tb)
 	config := Write(tb, dir, "registry.yml", fmt.Sprintf(`version: 0.1
-log: {level: warn}
+log: {level: error, accesslog: {disabled: true}}
 storage: {filesystem: {rootdirectory: %s}}
 http: {addr: %s, secret: for-tests}
 `, filepath.Join(dir, "data"), addr))

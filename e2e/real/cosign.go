@@ -1,0 +1,49 @@
+package real
+
+import (
+	"testing"
+)
+
+// Cosign is one major version of the cosign command.
+type Cosign struct {
+	path  string
+	major int
+	home  string
+}
+
+// Password is that of every key pair in these tests.
+const Password = "correct horse battery staple"
+
+// NewCosign returns cosign of major version 2 or 3, with a home of its own and
+// no way to the public instances of Sigstore.
+func NewCosign(tb testing.TB, major int) *Cosign {
+	tb.Helper()
+	name := map[int]string{2: "cosign2", 3: "cosign3"}[major]
+	return &Cosign{path: Program(tb, name), major: major, home: Dir(tb)}
+}
+
+// Run runs cosign in dir.
+func (c *Cosign) Run(tb testing.TB, dir string, args ...string) Result {
+	tb.Helper()
+	return Run(tb, Command{Path: c.path, Args: args, Dir: dir, Env: []string{
+		"HOME=" + c.home, "DOCKER_CONFIG=" + c.home, "TUF_ROOT=" + c.home,
+		"COSIGN_PASSWORD=" + Password, "HTTPS_PROXY=http://127.0.0.1:9", // discards
+	}})
+}
+
+// Sign signs as older versions did by default: a signature tag and no log.
+func (c *Cosign) Sign(tb testing.TB, key, image string, args ...string) Result {
+	tb.Helper()
+	all := []string{"sign", "--key", key, "--tlog-upload=false", "--yes"}
+	if c.major > 2 {
+		all = append(all, "--new-bundle-format=false", "--use-signing-config=false")
+	}
+	return c.Run(tb, "", append(append(all, args...), image)...)
+}
+
+// Verify verifies with a public key and without a log.
+func (c *Cosign) Verify(tb testing.TB, key, image string, args ...string) Result {
+	tb.Helper()
+	all := []string{"verify", "--key", key, "--insecure-ignore-tlog"}
+	return c.Run(tb, "", append(append(all, args...), image)...)
+}
