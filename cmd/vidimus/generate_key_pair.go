@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -43,7 +44,7 @@ Files that exist are overwritten only when a person says so on a terminal.`,
 }
 
 func generateKeyPair(cmd *cobra.Command, p prompter, keyPath, pubPath string) error {
-	overwrite, err := mayOverwrite(p, keyPath, pubPath)
+	overwrite, err := mayOverwrite(cmd.Context(), p, keyPath, pubPath)
 	if err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func generateKeyPair(cmd *cobra.Command, p prompter, keyPath, pubPath string) er
 
 // mayOverwrite reports whether the files may be replaced, false when there is
 // none to replace, and an error when there is and nobody said yes.
-func mayOverwrite(p prompter, paths ...string) (bool, error) {
+func mayOverwrite(ctx context.Context, p prompter, paths ...string) (bool, error) {
 	overwrite := false
 	for _, path := range paths {
 		_, err := os.Lstat(path)
@@ -91,7 +92,7 @@ func mayOverwrite(p prompter, paths ...string) (bool, error) {
 		if err != nil {
 			return false, misuse(err)
 		}
-		yes, err := p.confirm(fmt.Sprintf("File %s exists already. Overwrite it?", path))
+		yes, err := p.confirm(ctx, fmt.Sprintf("File %s exists already. Overwrite it?", path))
 		if err != nil {
 			return false, err
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -83,12 +84,29 @@ func TestOnlyYesIsYes(t *testing.T) {
 		"y\n": true, "Y\n": true, "yes\n": true, "y": true,
 		"n\n": false, "\n": false, "": false, "yep\n": false, strings.Repeat("y", 100): false,
 	} {
-		if got, err := typing(&out, nil, answer).confirm("?"); got != want || err != nil {
+		if got, err := typing(&out, nil, answer).confirm(t.Context(), "?"); got != want || err != nil {
 			t.Errorf("%q: %t, %v", answer, got, err)
 		}
 	}
-	if got, err := piped(&out, "y\n", nil).confirm("?"); got || err != nil {
+	if got, err := piped(&out, "y\n", nil).confirm(t.Context(), "?"); got || err != nil {
 		t.Errorf("nobody was asked and said %t, %v", got, err)
+	}
+}
+
+func TestQuestionsEndWithTheContext(t *testing.T) {
+	in, _ := io.Pipe() // nobody ever writes
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out bytes.Buffer
+	p := piped(&out, "", nil)
+	p.in = in
+	defer in.Close()
+	if _, err := p.password(ctx, false); !errors.Is(err, context.Canceled) {
+		t.Errorf("password: %v", err)
+	}
+	p.readPassword = typing(&out, nil, "").readPassword
+	if yes, err := p.confirm(ctx, "?"); yes || !errors.Is(err, context.Canceled) {
+		t.Errorf("confirm: %t, %v", yes, err)
 	}
 }
 
@@ -132,7 +150,9 @@ func TestGenerateKeyPairNeverOverwritesUnasked(t *testing.T) {
 		if err := os.Rename("k.key", "old.key"); err != nil {
 			t.Fatal(err)
 		}
-		err := generateKeyPair(new(cobra.Command), piped(&out, "", &secret), "k.key", "k.pub")
+		cmd := new(cobra.Command)
+		cmd.SetContext(t.Context())
+		err := generateKeyPair(cmd, piped(&out, "", &secret), "k.key", "k.pub")
 		if err == nil || !strings.Contains(err.Error(), "k.pub exists already") {
 			t.Errorf("error %v", err)
 		}

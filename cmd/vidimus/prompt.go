@@ -50,7 +50,7 @@ func (p prompter) password(ctx context.Context, confirm bool) (password, error) 
 		return password{text: []byte(value)}, nil
 	}
 	if p.readPassword == nil {
-		data, err := io.ReadAll(io.LimitReader(p.in, maxPassword+1))
+		data, err := await(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(p.in, maxPassword+1)) })
 		if err != nil {
 			return password{}, fmt.Errorf("read the password from standard input: %w", err)
 		}
@@ -85,16 +85,19 @@ func (p prompter) ask(ctx context.Context, question string) ([]byte, error) {
 
 // confirm asks a question whose answer is no unless a person says yes. Where
 // nobody can be asked it is no.
-func (p prompter) confirm(question string) (bool, error) {
+func (p prompter) confirm(ctx context.Context, question string) (bool, error) {
 	if p.readPassword == nil {
 		return false, nil
 	}
 	fmt.Fprint(p.out, question, " [y/N] ")
-	line, err := bufio.NewReader(io.LimitReader(p.in, 64)).ReadString('\n')
+	line, err := await(ctx, func() ([]byte, error) {
+		return bufio.NewReader(io.LimitReader(p.in, 64)).ReadBytes('\n')
+	})
 	if err != nil && !errors.Is(err, io.EOF) {
+		fmt.Fprintln(p.out)
 		return false, err
 	}
-	switch strings.ToLower(strings.TrimSpace(line)) {
+	switch strings.ToLower(strings.TrimSpace(string(line))) {
 	case "y", "yes":
 		return true, nil
 	}
@@ -102,26 +105,35 @@ func (p prompter) confirm(question string) (bool, error) {
 }
 
 // readTerminal reads a line that is not shown. When ctx ends the terminal is
-// put back to how it was; the read itself cannot be taken back, and ends with
-// the process.
+// put back to how it was.
 func readTerminal(ctx context.Context, fd int) ([]byte, error) {
 	before, err := term.GetState(fd)
 	if err != nil {
 		return nil, err
 	}
+	text, err := await(ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
+	if ctx.Err() != nil {
+		err = errors.Join(err, term.Restore(fd, before))
+	}
+	return text, err
+}
+
+// await returns what read returns, or the context's error when that ends
+// first. A read that has begun cannot be taken back: it ends with the process.
+func await(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
 	type answer struct {
 		text []byte
 		err  error
 	}
 	done := make(chan answer, 1)
 	go func() {
-		text, err := term.ReadPassword(fd)
+		text, err := read()
 		done <- answer{text, err}
 	}()
 	select {
 	case a := <-done:
 		return a.text, a.err
 	case <-ctx.Done():
-		return nil, errors.Join(ctx.Err(), term.Restore(fd, before))
+		return nil, ctx.Err()
 	}
 }
