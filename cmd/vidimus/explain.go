@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"strings"
 
@@ -114,11 +115,14 @@ func (f *explainFlags) explainImage(cmd *cobra.Command, image string) error {
 	defer e.close()
 	explanation, err := e.Explain(cmd.Context(), image)
 	if err != nil && explanation.Decision.ID == "" {
-		told := proxy.AsError(err)
-		if told.Undecided() {
+		switch told := proxy.AsError(err); {
+		case told.Undecided():
 			return told
+		case told.Status == http.StatusForbidden:
+			return doesNotHold(told)
+		default:
+			return misuse(told) // no such image, or no name of one
 		}
-		return doesNotHold(told)
 	}
 	if f.output == "json" {
 		err = json.NewEncoder(cmd.OutOrStdout()).Encode(explained(explanation, image))

@@ -57,43 +57,46 @@ func registryName(registry name.Registry) string {
 	return "docker.io"
 }
 
-// direct reads evidence straight from a registry. It implements
-// verifier.Registry; every byte is hashed here.
+// direct reads evidence straight from registries. It implements
+// verifier.Registry for the images of one repository, by whatever name the
+// caller knows it; every byte is hashed here.
 type direct struct {
-	client *upstream.Client
-	// evidence is the repository that signatures are kept in, when it is not
-	// the image's own (COSIGN_REPOSITORY).
-	evidence string
+	image    registryRepository
+	evidence registryRepository // where signatures are: the same, or COSIGN_REPOSITORY
 }
 
-func (d direct) in(repository, reference string) string {
-	if d.evidence != "" && !strings.Contains(reference, ":") {
-		return d.evidence
+// registryRepository is one repository of one registry.
+type registryRepository struct {
+	client     *upstream.Client
+	repository string
+}
+
+// Manifest implements verifier.Registry. Signatures are found by tag.
+func (d direct) Manifest(ctx context.Context, _, reference string) ([]byte, error) {
+	from := d.evidence
+	byDigest := strings.Contains(reference, ":")
+	if byDigest {
+		from = d.image
 	}
-	return repository
-}
-
-// Manifest implements verifier.Registry.
-func (d direct) Manifest(ctx context.Context, repository, reference string) ([]byte, error) {
-	content, _, err := d.client.Manifest(ctx, d.in(repository, reference), reference)
+	content, _, err := from.client.Manifest(ctx, from.repository, reference)
 	if err != nil {
 		return nil, err
 	}
 	if len(content) > verifier.MaxManifestSize {
 		return nil, fmt.Errorf("manifest %s: larger than %d bytes", reference, verifier.MaxManifestSize)
 	}
-	if got := sha256Of(content); strings.Contains(reference, ":") && got.String() != reference {
+	if got := sha256Of(content); byDigest && got.String() != reference {
 		return nil, fmt.Errorf("manifest %s: the registry sent bytes that hash to %s", reference, got)
 	}
 	return content, nil
 }
 
 // Blob implements verifier.Registry.
-func (d direct) Blob(ctx context.Context, repository string, desc v1.Descriptor) ([]byte, error) {
+func (d direct) Blob(ctx context.Context, _ string, desc v1.Descriptor) ([]byte, error) {
 	if desc.Size < 0 || desc.Size > verifier.MaxPayloadSize {
 		return nil, fmt.Errorf("blob %s: declared with %d bytes, at most %d are read", desc.Digest, desc.Size, verifier.MaxPayloadSize)
 	}
-	body, _, err := d.client.Blob(ctx, d.in(repository, ""), desc.Digest, 0)
+	body, _, err := d.evidence.client.Blob(ctx, d.evidence.repository, desc.Digest, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -108,24 +111,31 @@ func (d direct) Blob(ctx context.Context, repository string, desc v1.Descriptor)
 	return content, nil
 }
 
+// openDirect returns what reads image and its signatures, and frees it.
+func (f registryFlags) openDirect(image name.Reference) (direct, func(), error) {
+	client, err := f.upstreamOf(image.Context().Registry)
+	if err != nil {
+		return direct{}, nil, misuse(err)
+	}
+	here := registryRepository{client, image.Context().RepositoryStr()}
+	value := os.Getenv("COSIGN_REPOSITORY")
+	if value == "" {
+		return direct{here, here}, client.Close, nil
+	}
+	elsewhere, err := name.NewRepository(value)
+	if err != nil {
+		client.Close()
+		return direct{}, nil, misuse(fmt.Errorf("COSIGN_REPOSITORY: %w", err))
+	}
+	other, err := f.upstreamOf(elsewhere.Registry)
+	if err != nil {
+		client.Close()
+		return direct{}, nil, misuse(fmt.Errorf("COSIGN_REPOSITORY: %w", err))
+	}
+	return direct{here, registryRepository{other, elsewhere.RepositoryStr()}}, func() { client.Close(); other.Close() }, nil
+}
+
 func sha256Of(content []byte) v1.Hash {
 	sum := sha256.Sum256(content)
 	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}
-}
-
-// evidenceRepository reads COSIGN_REPOSITORY: the repository of the same
-// registry that signatures are kept in, or "".
-func evidenceRepository(image name.Reference) (string, error) {
-	value := os.Getenv("COSIGN_REPOSITORY")
-	if value == "" {
-		return "", nil
-	}
-	repository, err := name.NewRepository(value)
-	if err != nil {
-		return "", misuse(fmt.Errorf("COSIGN_REPOSITORY: %w", err))
-	}
-	if repository.RegistryStr() != image.Context().RegistryStr() {
-		return "", misuse(fmt.Errorf("COSIGN_REPOSITORY is in %s, the image in %s: signatures in another registry are not supported yet", repository.RegistryStr(), image.Context().RegistryStr()))
-	}
-	return repository.RepositoryStr(), nil
 }

@@ -83,16 +83,11 @@ func (f *verifyFlags) verify(cmd *cobra.Command, image string, key verifier.Key,
 	if err != nil {
 		return misuse(err)
 	}
-	evidenceIn, err := evidenceRepository(reference)
+	registry, free, err := f.openDirect(reference)
 	if err != nil {
 		return err
 	}
-	client, err := f.upstreamOf(reference.Context().Registry)
-	if err != nil {
-		return misuse(err)
-	}
-	defer client.Close()
-	registry := direct{client: client, evidence: evidenceIn}
+	defer free()
 	digest, err := resolveDigest(cmd.Context(), registry, reference)
 	if err != nil {
 		return err
@@ -101,7 +96,7 @@ func (f *verifyFlags) verify(cmd *cobra.Command, image string, key verifier.Key,
 	if err != nil {
 		return err
 	}
-	d, err := evaluator.Evaluate(cmd.Context(), scoped{registry, reference.Context().RepositoryStr()}, policy.Subject{
+	d, err := evaluator.Evaluate(cmd.Context(), registry, policy.Subject{
 		Repository: registryName(reference.Context().Registry) + "/" + reference.Context().RepositoryStr(), Digest: digest,
 	})
 	if err != nil {
@@ -113,30 +108,15 @@ func (f *verifyFlags) verify(cmd *cobra.Command, image string, key verifier.Key,
 	return printVerified(cmd, f.output, image, d, annotations)
 }
 
-// scoped makes every read one of this repository, whatever canonical name the
-// evaluator knows it by.
-type scoped struct {
-	direct
-	repository string
-}
-
-func (s scoped) Manifest(ctx context.Context, _, reference string) ([]byte, error) {
-	return s.direct.Manifest(ctx, s.repository, reference)
-}
-
-func (s scoped) Blob(ctx context.Context, _ string, desc v1.Descriptor) ([]byte, error) {
-	return s.direct.Blob(ctx, s.repository, desc)
-}
-
 // resolveDigest returns the digest that a reference names: computed from the
 // manifest's bytes.
 func resolveDigest(ctx context.Context, registry direct, reference name.Reference) (v1.Hash, error) {
 	if digest, ok := reference.(name.Digest); ok {
 		return v1.NewHash(digest.DigestStr())
 	}
-	content, _, err := registry.client.Manifest(ctx, reference.Context().RepositoryStr(), reference.Identifier())
+	content, _, err := registry.image.client.Manifest(ctx, registry.image.repository, reference.Identifier())
 	if err != nil {
-		return v1.Hash{}, fmt.Errorf("resolve %s: %w", reference, err)
+		return v1.Hash{}, notThere(fmt.Errorf("resolve %s: %w", reference, err))
 	}
 	return sha256Of(content), nil
 }
