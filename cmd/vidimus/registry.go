@@ -19,14 +19,22 @@ import (
 
 // registryFlags are how a command reaches a registry that a person named.
 type registryFlags struct {
-	allowHTTP     bool
-	allowInsecure bool
+	allowHTTP bool
+	caFile    string
 }
 
 // upstreamOf returns a client for the registry of a reference, with the
 // credentials of docker, and its address as a URL.
 func (f registryFlags) upstreamOf(registry name.Registry) (*upstream.Client, error) {
+	var ca []byte
+	if f.caFile != "" {
+		var err error
+		if ca, err = os.ReadFile(f.caFile); err != nil {
+			return nil, fmt.Errorf("--registry-cacert: %w", err)
+		}
+	}
 	return upstream.New(upstream.Config{
+		CA:          ca,
 		Name:        registryName(registry),
 		URL:         f.urlOf(registry),
 		Credentials: upstream.DockerConfig(""),
@@ -43,7 +51,7 @@ func (f registryFlags) urlOf(registry name.Registry) string {
 		host = "registry-1.docker.io"
 	}
 	scheme := registry.Scheme()
-	if f.allowHTTP || f.allowInsecure {
+	if f.allowHTTP {
 		scheme = "http"
 	}
 	return scheme + "://" + host

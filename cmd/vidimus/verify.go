@@ -47,10 +47,10 @@ Exit code 0: every image is signed so; 1: one is not; 3: could not tell.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.key, "key", "", "public key: file, env://NAME, or base64 body")
-	flags.StringArrayVarP(&f.annotations, "annotations", "a", nil, "key=value that must be signed")
+	flags.StringSliceVarP(&f.annotations, "annotations", "a", nil, "key=value that must be signed")
 	flags.StringVarP(&f.output, "output", "o", "json", "json or text")
 	flags.BoolVar(&f.allowHTTP, "allow-http-registry", false, "speak plain HTTP to the registry")
-	flags.BoolVar(&f.allowInsecure, "allow-insecure-registry", false, "the same as --allow-http-registry")
+	flags.StringVar(&f.caFile, "registry-cacert", "", "PEM file of authorities to trust for the registry, besides the system's")
 	flags.BoolVar(&f.ignoreTlog, "insecure-ignore-tlog", true, "accepted for cosign's sake; no transparency log is asked")
 	return cmd
 }
