@@ -182,15 +182,15 @@ func TestTokens(t *testing.T) {
 }
 
 func TestTokenFlight(t *testing.T) {
-	t.Run("a hundred at once fetch one token", func(t *testing.T) {
+	t.Run("twenty at once fetch one token", func(t *testing.T) {
 		w := newWorld(t)
 		r := &tokenRegistry{}
 		registry := w.serve("https", "registry.corp.example", r.serve)
 		auth := w.serve("https", "auth.corp.example", r.issue)
 		r.realm = auth.url() + "/token"
-		c := w.client(registry, func(config *Config) { config.Limits.Connections = 100 })
+		c := w.client(registry, func(config *Config) { config.Limits.Connections = 20 })
 		var all sync.WaitGroup
-		for range 100 {
+		for range 20 {
 			all.Go(func() {
 				if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
 					t.Error(err)

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
@@ -16,12 +15,13 @@ type origin struct{ scheme, host, port string }
 
 // originOf returns the origin of an absolute http or https URL. It refuses
 // hosts that different programs read differently: "2130706433" and "0x7f.1"
-// are names to one and 127.0.0.1 to another.
+// are names to one and 127.0.0.1 to another. Its errors quote nothing, for the
+// URL may be an upstream's.
 func originOf(u *url.URL) (origin, error) {
 	o := origin{scheme: u.Scheme, port: u.Port()}
 	switch {
 	case u.Scheme != "http" && u.Scheme != "https":
-		return origin{}, fmt.Errorf("scheme %s is neither https nor http", clip(u.Scheme))
+		return origin{}, errors.New("the scheme is neither https nor http")
 	case u.User != nil:
 		return origin{}, errors.New("a user name in the URL is not accepted")
 	}
@@ -35,7 +35,7 @@ func originOf(u *url.URL) (origin, error) {
 	}
 	number, err := strconv.ParseUint(o.port, 10, 16)
 	if err != nil || number == 0 {
-		return origin{}, fmt.Errorf("port %s is not a port", clip(o.port))
+		return origin{}, errors.New("the port is not a port")
 	}
 	o.port = strconv.FormatUint(number, 10)
 	return o, nil
@@ -53,9 +53,9 @@ func canonicalHost(host string) (string, error) {
 	case host == "":
 		return "", errors.New("the URL has no host")
 	case len(host) > 253 || !plainLabels(host):
-		return "", fmt.Errorf("host %s is not a host name", clip(host))
+		return "", errors.New("the host is not a host name")
 	case endsInNumber(host):
-		return "", fmt.Errorf("host %s is an address in an unusual form", clip(host))
+		return "", errors.New("the host is an address in an unusual form")
 	}
 	return host, nil
 }

@@ -69,14 +69,19 @@ type referrers struct {
 	artifactType string
 	limit        int   // descriptors
 	room         int64 // bytes that descriptors may still take
+	looked       int   // descriptors seen so far, wanted or not
 	found        []v1.Descriptor
 }
+
+// lookedPerFound is how many descriptors are looked at for each that may be
+// returned: a filter costs the upstream nothing.
+const lookedPerFound = 16
 
 // add takes the descriptors of one page.
 func (r *referrers) add(body []byte, header http.Header) error {
 	mediaType, _, err := mime.ParseMediaType(header.Get("Content-Type"))
 	if err != nil || mediaType != indexType && mediaType != "application/json" {
-		return fault(KindMismatch, "the list of referrers has the Content-Type %s", clip(header.Get("Content-Type")))
+		return fault(KindMismatch, "the list of referrers has another Content-Type than an index")
 	}
 	malformed := fault(KindMismatch, "the list of referrers is not an index")
 	decoder := json.NewDecoder(bytes.NewReader(body))
@@ -120,6 +125,9 @@ func (r *referrers) addAll(decoder *json.Decoder, filtered bool) error {
 		return nil
 	}
 	for decoder.More() {
+		if r.looked++; r.looked > lookedPerFound*r.limit {
+			return beyond("the list of referrers is longer than is read (%d)", len(r.found))
+		}
 		var raw json.RawMessage
 		if decoder.Decode(&raw) != nil {
 			return malformed

@@ -185,6 +185,9 @@ func parseURL(config Config) (origin, error) {
 	if err != nil {
 		return origin{}, errors.New("url is not a URL")
 	}
+	if u.Host == "" {
+		return origin{}, errors.New("url needs a scheme and a host: https://registry.example")
+	}
 	if u.User != nil {
 		return origin{}, errors.New("url holds a user name or password: use username and passwordFile")
 	}
@@ -209,7 +212,7 @@ func parseAuthHosts(hosts []string) (map[origin]bool, error) {
 		}
 		o, err := originOf(u)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("authHosts: %w", err))
+			errs = append(errs, fmt.Errorf("authHosts: %q: %w", host, err))
 			continue
 		}
 		parsed[o] = true

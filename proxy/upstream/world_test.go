@@ -28,7 +28,10 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	log.SetOutput(io.Discard) // net/http tells there of answers that nobody asked for
+	goleak.VerifyTestMain(m)
+}
 
 // world is a small internet on loopback: names, hosts that record what reaches
 // them, and a certificate authority that all of them trust. Names end in
