@@ -153,12 +153,19 @@ func (v *view) openContent(ctx context.Context, desc v1.Descriptor) (content io.
 }
 
 // fetchBlob fetches a blob from this repository's upstream through the store.
-// That it came from there is noted when the upstream is asked: the store may
-// come to hold the content by itself.
+// The caller holds the lock of its digest. That the content comes from there is
+// noted only when the upstream was asked: a store that could not be read may
+// hold it after all.
 func (v *view) fetchBlob(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, int64, error) {
-	return v.proxy.store.Fetch(ctx, desc.Digest, desc.Size, func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
+	var asked atomic.Bool
+	content, size, err := v.proxy.store.Fetch(ctx, desc.Digest, desc.Size, func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
+		asked.Store(true)
 		return v.registered.Upstream.Blob(ctx, v.repository, desc.Digest, offset)
 	})
+	if err == nil && asked.Load() {
+		v.proxy.began.set(desc.Digest, v.name)
+	}
+	return content, size, err
 }
 
 // vouched notes that this repository's upstream delivered the content once the

@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"io"
 	"net"
@@ -198,7 +199,7 @@ func asked(t testing.TB, registry *lying.Registry, want ...string) {
 	got := registry.Log()
 	slices.Sort(got)
 	slices.Sort(want)
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(append([]string{}, want...), got); diff != "" {
 		t.Errorf("requests upstream (-want +got):\n%s", diff)
 	}
 }
@@ -212,3 +213,36 @@ func blobPath(repository string, digest v1.Hash) string {
 }
 
 func tag(digest v1.Hash) string { return lying.SignatureTag(digest) }
+
+// follower is a client that reads step by step.
+type follower struct {
+	response *http.Response
+	err      error
+}
+
+func (w *world) begin(ctx context.Context, path string, headers ...string) follower {
+	w.t.Helper()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, w.server.URL+path, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for pair := range slices.Chunk(headers, 2) {
+		r.Header.Set(pair[0], pair[1])
+	}
+	response, err := w.web.Do(r)
+	if err == nil {
+		w.t.Cleanup(func() { response.Body.Close() })
+	}
+	return follower{response, err}
+}
+
+// read wants n bytes more.
+func (f follower) read(t testing.TB, n int) {
+	t.Helper()
+	if f.err != nil {
+		t.Fatal(f.err)
+	}
+	if got, err := io.CopyN(io.Discard, f.response.Body, int64(n)); err != nil {
+		t.Fatalf("after %d of %d bytes: %v", got, n, err)
+	}
+}
