@@ -2,8 +2,10 @@ package e2e_test
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -42,7 +44,23 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	builds = dir
+	if err := readSources(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	return m.Run()
+}
+
+// readSources looks at every directory of the module. The tests see the program
+// through processes only, which the go command cannot know of when it keeps
+// their outcome; what a test looked at it does know.
+func readSources() error {
+	return filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && path != ".." {
+			return fs.SkipDir
+		}
+		return err
+	})
 }
 
 // built returns a binary or ends the test.

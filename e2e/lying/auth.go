@@ -73,7 +73,7 @@ func (r *Registry) token(a *Answer) {
 		return
 	}
 	r.issued++
-	token := fmt.Sprintf("token-%d", r.issued)
+	token := fmt.Sprintf("lying-token-%d", r.issued)
 	r.tokens[token] = a.Request.Query["scope"]
 	a.json("application/json", map[string]any{"token": token, "expires_in": 300})
 }

@@ -48,7 +48,7 @@ func StartDocker(tb testing.TB, addr string) *Docker {
 	dir := Dir(tb)
 	d := &Docker{proxy: addr, client: Program(tb, "docker"), socket: "unix://" + filepath.Join(dir, "s")}
 	Start(tb, Command{Path: Program(tb, "dockerd"), Args: []string{
-		"--bridge=none", "--iptables=false", "--ip-forward=false",
+		"--bridge=none", "--iptables=false", "--ip-forward=false", "--max-download-attempts=1",
 		"--config-file", Write(tb, dir, "daemon.json", "{}"),
 		"--data-root", filepath.Join(dir, "d"),
 		"--exec-root", filepath.Join(dir, "e"),
