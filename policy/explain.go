@@ -13,7 +13,7 @@ import (
 const (
 	maxClaimed  = 120 // a claimed name
 	maxValue    = 60  // an annotation's value
-	maxDetail   = 200 // the verifier's or an upstream's words
+	maxDetail   = 400 // the verifier's or an upstream's words
 	maxSentence = 2000
 )
 

@@ -207,7 +207,8 @@ type undecided struct {
 	err      error
 }
 
-func (u *undecided) Error() string { return u.sentence() }
+// Error is for the log: the sentence, which is for clients, and the cause.
+func (u *undecided) Error() string { return u.sentence() + ": " + printableText(u.err.Error()) }
 func (u *undecided) Unwrap() error { return u.err }
 func (u *undecided) sentence() string {
 	return u.decision.Sentence(u.image)

@@ -68,6 +68,8 @@ func (a *authenticator) prepare(ctx context.Context, repository string) (authori
 	switch {
 	case ask.scheme == "basic":
 		if credential.Username == "" && credential.Password == "" {
+			// Another repository, or this one another time, may ask for nothing.
+			a.forgetChallenge(repository)
 			return authorization{}, fault(KindUnauthorized, "401: it asks for a user name and password, and none are configured")
 		}
 		used.header = basic(credential)
