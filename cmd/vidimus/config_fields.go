@@ -37,13 +37,22 @@ func configShape() shape[Config] {
 	return object(fields, "trustedRoot", "hooks")
 }
 
+// versionOne is the number of this format. Another is left alone: who wrote it
+// meant another program.
 func versionOne() shape[int] {
-	return parsed(schema{"const": 1}, "write version: 1", func(s string) (int, error) {
-		if s != "1" {
-			return 0, fmt.Errorf("%s is not a version that is known", quote(s))
-		}
-		return 1, nil
-	})
+	return shape[int]{
+		schema: schema{"const": 1},
+		decode: func(d *decoder, n node) (int, bool) {
+			if !d.is(n, scalar, "write version: 1") {
+				return 0, false
+			}
+			if n.tag != "!!int" || n.value != "1" {
+				d.fail(n, quote(n.value)+" is not a version that is known", "write version: 1")
+				return 0, false
+			}
+			return 1, true
+		},
+	}
 }
 
 func httpShape() shape[httpConfig] {

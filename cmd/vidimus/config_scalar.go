@@ -145,8 +145,8 @@ func alternatives(words []string) string {
 
 // duration is Go's notation, and d for days.
 func duration() shape[time.Duration] {
-	const pattern = `^([0-9.]+(ns|us|ms|s|m|h))+$|^[0-9]+d$|^0$`
-	return parsed(schema{"type": "string", "pattern": pattern}, "write a duration like 30s, 1h30m or 7d", parseDuration)
+	const pattern = `^\+?([0-9.]+(ns|us|µs|μs|ms|s|m|h))+$|^[0-9]+d$|^\+?0$`
+	return parsed(schema{"type": []string{"string", "integer"}, "pattern": pattern}, "write a duration like 30s, 1h30m or 7d", parseDuration)
 }
 
 func parseDuration(s string) (time.Duration, error) {

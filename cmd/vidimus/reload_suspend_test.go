@@ -1,10 +1,20 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
 	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"vidimus/policy"
+	"vidimus/verifier/envelope"
 )
 
 func TestKeyThatIsGoneSuspendsItsAuthorityAtOnce(t *testing.T) {
@@ -37,6 +47,53 @@ func TestKeyThatIsGoneSuspendsItsAuthorityAtOnce(t *testing.T) {
 			r.Errorf("the files are as they were, and the revision is %s, want %s", got, before)
 		}
 		wantMetric(r, metrics, "vidimus_authorities_suspended", 0)
+	})
+}
+
+// strangers is a registry in which every manifest has one signature, by a key
+// that nobody here has.
+type strangers struct{ payload []byte }
+
+func (s strangers) Manifest(_ context.Context, _, reference string) ([]byte, error) {
+	if !strings.HasSuffix(reference, ".sig") {
+		return nil, fs.ErrNotExist
+	}
+	digest, size, err := v1.SHA256(bytes.NewReader(s.payload))
+	if err != nil {
+		return nil, err
+	}
+	return fmt.Appendf(nil, `{
+		"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+		"config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": %[1]q, "size": %[2]d},
+		"layers": [{"mediaType": "application/vnd.dev.cosign.simplesigning.v1+json", "digest": %[1]q, "size": %[2]d,
+			"annotations": {"dev.cosignproject.cosign/signature": "c3RyYW5nZXI="}}]}`, digest, size), nil
+}
+
+func (s strangers) Blob(context.Context, string, v1.Descriptor) ([]byte, error) {
+	return s.payload, nil
+}
+
+// TestSuspendedAuthorityMakesADenialInconclusive asks the gate that the proxy
+// asks, before and after the key has gone.
+func TestSuspendedAuthorityMakesADenialInconclusive(t *testing.T) {
+	image := v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}
+	payload, err := envelope.EncodePayload(envelope.Payload{Form: envelope.Modern, Digest: image.String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reload(t, nil, func(r *reloading) {
+		want := func(repository string, inconclusive bool) {
+			r.Helper()
+			d, err := r.Revision().Gate.Evaluate(r.Context(), strangers{payload}, policy.Subject{Repository: repository, Digest: image})
+			if d.Allowed || (err != nil) != inconclusive {
+				r.Errorf("%s: allowed %v, reason %s, error %v; want it inconclusive: %v", repository, d.Allowed, d.Reason, err, inconclusive)
+			}
+		}
+		want("docker.io/a/x", false)
+		os.Remove("release.pub")
+		r.pass(lookEvery)
+		want("docker.io/a/x", true)
+		want("docker.io/b/x", false)
 	})
 }
 
