@@ -96,13 +96,18 @@ type policyConfig struct {
 	Match       []string
 	Name        string
 	Require     *requireConfig
-	SignedAs    policy.SignedAs
+	SignedAs    signedAsConfig
 	Annotations map[string]string
 	Enforcement *policy.Enforcement // nil: the ceiling
 	Message     string
 	Allow       bool // unverified
 	Deny        string
 	Scope       string // of the included file that it stands in; "" is everywhere
+}
+
+type signedAsConfig struct {
+	As    policy.SignedAs
+	Remap policy.Remap // when As is policy.Remapped
 }
 
 type requireConfig struct {

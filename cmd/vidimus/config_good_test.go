@@ -115,6 +115,7 @@ policies:
     annotations: {env: prod}
     enforcement: observe
     message: ask us
+  - {match: "ghcr.io/copies/**", require: release, signedAs: {prefix: ghcr.io/copies, signedPrefix: quay.io/originals}}
 exceptions: [{match: "quay.io/**", digests: ["`+digest+`"], until: 2026-12-01, reason: INC-1}]
 revoked: ["`+digest+`"]
 include: [policies.d/*.yaml, {files: scoped.yaml, scope: "ghcr.io/team/**"}]
@@ -149,9 +150,11 @@ log: {level: debug, format: text}
 		{"no proxy", r.Upstreams[0].Config.Proxy == nil, true},
 		{"default", r.Proxy.DefaultUpstream, "local"},
 		{"ceiling", r.Policy.Enforcement, policy.Warn},
-		{"policies", names(l), []string{"ghcr.io/acme/**, !ghcr.io/acme/x", "ghcr.io/a", "ghcr.io/b", "ghcr.io/team/x"}},
+		{"policies", names(l), []string{"ghcr.io/acme/**, !ghcr.io/acme/x", "ghcr.io/copies/**", "ghcr.io/a", "ghcr.io/b", "ghcr.io/team/x"}},
 		{"policy", [...]any{l.Policy.Policies[0].Name, l.Policy.Policies[0].SignedAs, l.Policy.Policies[0].Annotations, l.Policy.Policies[0].Enforcement, l.Policy.Policies[0].Message},
 			[...]any{"production", policy.Exact, map[string]string{"env": "prod"}, &observe, "ask us"}},
+		{"copies", [...]any{l.Policy.Policies[1].SignedAs, l.Policy.Policies[1].Remap},
+			[...]any{policy.Remapped, policy.Remap{Prefix: "ghcr.io/copies", SignedPrefix: "quay.io/originals"}}},
 		{"authorities", len(l.Policy.Authorities), 2},
 		{"exception", [...]any{l.Policy.Exceptions[0].Until, l.Policy.Exceptions[0].Reason}, [...]any{until, "INC-1"}},
 		{"revoked", l.Policy.Revoked[0].String(), digest},

@@ -81,7 +81,7 @@ func policyShape() shape[policyConfig] {
 			"which authorities must have signed: NAME, {any: [...]}, {all: [...]} or {atLeast: 2, of: [...]}"),
 		key("allow", "", oneOf([]choice[bool]{{"unverified", true}}), func(c *policyConfig) *bool { return &c.Allow }, "unverified: serve it as it is"),
 		key("deny", "", nonEmpty("say why; people will read it"), func(c *policyConfig) *string { return &c.Deny }, "never serve it, and say this"),
-		key("signedAs", "ifPresent", signedAsShape(), func(c *policyConfig) *policy.SignedAs { return &c.SignedAs },
+		key("signedAs", "ifPresent", signedAsShape(), func(c *policyConfig) *signedAsConfig { return &c.SignedAs },
 			"how the name that a signature claims is compared: ignore, ifPresent, repository or exact"),
 		key("annotations", "{}", annotationsShape(), func(c *policyConfig) *map[string]string { return &c.Annotations },
 			"what must be in the signed payload"),
@@ -145,18 +145,25 @@ func requireShape() shape[*requireConfig] {
 	}
 }
 
-func signedAsShape() shape[policy.SignedAs] {
+func signedAsShape() shape[signedAsConfig] {
 	words := oneOf([]choice[policy.SignedAs]{
 		{"ignore", policy.Ignore}, {"ifPresent", policy.IfPresent}, {"repository", policy.Repository}, {"exact", policy.Exact},
 	})
-	return shape[policy.SignedAs]{
-		schema: words.schema,
-		decode: func(d *decoder, n node) (policy.SignedAs, bool) {
+	const prefix = "write the first components of repositories, like ghcr.io/acme"
+	form := object([]field[policy.Remap]{
+		required(key("prefix", "", nonEmpty(prefix), func(r *policy.Remap) *string { return &r.Prefix }, "where the copies are")),
+		required(key("signedPrefix", "", nonEmpty(prefix), func(r *policy.Remap) *string { return &r.SignedPrefix }, "where they were signed")),
+	})
+	return shape[signedAsConfig]{
+		schema: schema{"anyOf": []any{words.schema, form.schema}},
+		decode: func(d *decoder, n node) (out signedAsConfig, ok bool) {
 			if n.kind == mapping {
-				d.fail(n, "{prefix, signedPrefix} is not supported yet", "write ignore, ifPresent, repository or exact")
-				return 0, false
+				out.As = policy.Remapped
+				out.Remap, ok = form.decode(d, n)
+				return out, ok
 			}
-			return words.decode(d, n)
+			out.As, ok = words.decode(d, n)
+			return out, ok
 		},
 	}
 }
