@@ -51,12 +51,28 @@ type authorization struct {
 }
 
 // prepare returns what to send with a request about repository, as far as a
-// challenge is known. The error is final.
-func (a *authenticator) prepare(ctx context.Context, repository string) (authorization, error) {
+// challenge is known. answering tells that this very request was challenged:
+// only then is it an error to have nothing to answer with, for one repository
+// may be open to everyone while another is not, and so may this one be by now.
+func (a *authenticator) prepare(ctx context.Context, repository string, answering bool) (authorization, error) {
 	ask, known := a.challengeFor(repository)
 	if !known {
 		return authorization{}, nil
 	}
+	used, err := a.answer(ctx, ask)
+	if err == nil {
+		return used, nil
+	}
+	a.forgetChallenge(repository)
+	e, ok := errors.AsType[*Error](err)
+	if answering || !ok || e.kind == KindUnavailable || e.kind == KindRateLimited || e.kind == KindTLS {
+		return authorization{}, err
+	}
+	return authorization{}, nil
+}
+
+// answer returns what ask asks for.
+func (a *authenticator) answer(ctx context.Context, ask challenge) (authorization, error) {
 	var credential Credential
 	if a.credentials != nil {
 		var err error
@@ -68,8 +84,6 @@ func (a *authenticator) prepare(ctx context.Context, repository string) (authori
 	switch {
 	case ask.scheme == "basic":
 		if credential.Username == "" && credential.Password == "" {
-			// Another repository, or this one another time, may ask for nothing.
-			a.forgetChallenge(repository)
 			return authorization{}, fault(KindUnauthorized, "401: it asks for a user name and password, and none are configured")
 		}
 		used.header = basic(credential)
@@ -83,7 +97,6 @@ func (a *authenticator) prepare(ctx context.Context, repository string) (authori
 	}
 	t, cached, err := a.token(ctx, used.key, credential)
 	if err != nil {
-		a.forgetChallenge(repository)
 		return authorization{}, err
 	}
 	used.header, used.cached = "Bearer "+t.value, cached

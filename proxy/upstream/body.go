@@ -55,12 +55,7 @@ func newTransfer(cancel context.CancelCauseFunc, source io.ReadCloser, timeouts 
 
 // Read returns the bytes from the offset on.
 func (t *transfer) Read(p []byte) (int, error) {
-	for t.err == nil && t.skip > 0 {
-		var scratch [16 << 10]byte
-		n, err := t.read(scratch[:min(t.skip, int64(len(scratch)))])
-		t.skip -= int64(n)
-		t.fail(err)
-	}
+	t.skipped()
 	if t.err != nil {
 		return 0, t.err
 	}
@@ -83,6 +78,19 @@ func (t *transfer) Read(p []byte) (int, error) {
 		return n, nil // an error is there at the next Read
 	}
 	return 0, t.err
+}
+
+// skipped reads up to the offset.
+func (t *transfer) skipped() {
+	if t.skip == 0 {
+		return
+	}
+	scratch := make([]byte, min(t.skip, maxDiscarded))
+	for t.err == nil && t.skip > 0 {
+		n, err := t.read(scratch[:min(t.skip, int64(len(scratch)))])
+		t.skip -= int64(n)
+		t.fail(err)
+	}
 }
 
 // end looks whether nothing follows what was announced.

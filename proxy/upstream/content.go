@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -84,8 +85,8 @@ func (c *Client) Exists(ctx context.Context, repository string, digest v1.Hash) 
 // too late as KindMismatch; when the size is not known, its length is for the
 // caller to bound. The caller closes it, and ctx bounds it as a whole.
 //
-// An upstream that knows no ranges is read from the start, up to offset for
-// nothing. If-Range is not sent: what a digest names does not change, and the
+// An upstream that knows no ranges, or not this form of them (416), is read from
+// the start, up to offset for nothing. If-Range is not sent: what a digest names does not change, and the
 // caller hashes it.
 func (c *Client) Blob(ctx context.Context, repository string, digest v1.Hash, offset int64) (body io.ReadCloser, size int64, err error) {
 	if err := checkRepository(repository); err != nil {
@@ -106,11 +107,16 @@ func (c *Client) Blob(ctx context.Context, repository string, digest v1.Hash, of
 	defer opening.Stop()
 	why := func(err error) error { return c.in(q.String(), transportFault(ctx, err)) }
 	var t *transfer
-	err = c.do(ctx, q, func(response *http.Response) error {
+	use := func(response *http.Response) error {
 		t = newTransfer(cancel, response.Body, c.timeouts, c.limits, why)
 		size, err = t.expect(response, offset)
 		return err
-	})
+	}
+	err = c.do(ctx, q, use)
+	if e, ok := errors.AsType[*Error](err); ok && e.status == http.StatusRequestedRangeNotSatisfiable && offset > 0 {
+		q.header = nil
+		err = c.do(ctx, q, use)
+	}
 	if err != nil {
 		err = c.in(q.String(), err)
 		cancel(context.Canceled)

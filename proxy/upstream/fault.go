@@ -184,7 +184,7 @@ func transportFault(ctx context.Context, err error) *Error {
 		return fault(KindUnavailable, "timeout: %s", connectionText(err, "no answer in time"))
 	}
 	if malformed(err) {
-		return fault(KindMismatch, "malformed or oversized HTTP header")
+		return fault(KindMismatch, "malformed or oversized HTTP")
 	}
 	e := fault(KindUnavailable, "%s", connectionText(err, "the connection broke"))
 	lookup, ok := errors.AsType[*net.DNSError](err)
@@ -221,14 +221,16 @@ func tlsText(err error) (string, bool) {
 	return "", false
 }
 
-// malformed recognises what net/http has no type for.
+// malformed recognises an answer that is not HTTP or too much of it, for most of
+// which net/http has no type.
 func malformed(err error) bool {
 	if _, ok := errors.AsType[textproto.ProtocolError](err); ok {
 		return true
 	}
 	text := err.Error()
-	return strings.Contains(text, "malformed") || strings.Contains(text, "response headers exceeded") ||
-		strings.Contains(text, "header list larger than")
+	return slices.ContainsFunc([]string{
+		"malformed", "response headers exceeded", "header list larger than", "Content-Length", "transfer encoding", "chunk",
+	}, func(part string) bool { return strings.Contains(text, part) })
 }
 
 // connectionText describes a broken connection with what the system says, never

@@ -25,7 +25,7 @@ func TestSecretsStayOutOfErrors(t *testing.T) {
 			fmt.Fprintf(rw, `{"errors":[{"code":%q,"message":%q}]}`, text, text)
 		},
 		"plain body":       func(rw http.ResponseWriter, text string) { fmt.Fprint(rw, text) },
-		"location's query": func(rw http.ResponseWriter, text string) { to(rw, "http://registry.example/?x="+text) },
+		"location's query": func(rw http.ResponseWriter, text string) { to(rw, "http://nobody.test/?x="+text) },
 		"location's path":  func(rw http.ResponseWriter, text string) { to(rw, "https://169.254.169.254/"+text) },
 		"location's user":  func(rw http.ResponseWriter, text string) { to(rw, "https://"+text+"@cdn.test/") },
 		"location's scheme": func(rw http.ResponseWriter, text string) {

@@ -128,8 +128,8 @@ func sleep(ctx context.Context, pause time.Duration) bool {
 // authenticated sends q and answers the upstream's challenges. It returns any
 // answer but a 401 of the upstream's own.
 func (c *Client) authenticated(ctx context.Context, q call) (*http.Response, error) {
-	for range maxSends {
-		used, err := c.auth.prepare(ctx, q.repository)
+	for sent := range maxSends {
+		used, err := c.auth.prepare(ctx, q.repository, sent > 0)
 		if err != nil {
 			return nil, err
 		}

@@ -97,6 +97,12 @@ func (h *host) authorizations() []string {
 	return values
 }
 
+func (h *host) first() seen {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.requests[0]
+}
+
 func (h *host) last() seen {
 	h.mu.Lock()
 	defer h.mu.Unlock()
