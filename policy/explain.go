@@ -157,11 +157,20 @@ func hintSign(p *Policy, subject Subject, o outcome) string {
 		command = append(command, "-a", quote(name+"="+p.Annotations[name]))
 	}
 	if p.SignedAs == Exact && subject.Tag != "" {
-		command[0] = "cosign" // the one that can claim a name with a tag
 		command = append(command, "--sign-container-identity", quote(subject.Repository+":"+subject.Tag))
 	}
-	command = append(command, quote(subject.Repository+"@"+subject.Digest.String()))
+	command = append(command, quote(subject.reachable()+"@"+subject.Digest.String()))
 	return fmt.Sprintf("with a key of %s: %s", list(missing), strings.Join(command, " "))
+}
+
+// reachable is the repository under a name that a command line can dial: an
+// upstream may be called local, its host is an alias then.
+func (s Subject) reachable() string {
+	registry, _, _ := strings.Cut(s.Repository, "/")
+	if registry == "localhost" || strings.ContainsAny(registry, ".:") || len(s.Aliases) == 0 {
+		return s.Repository
+	}
+	return s.Aliases[0]
 }
 
 // quote makes one word of text for a shell.

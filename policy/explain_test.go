@@ -87,7 +87,7 @@ func TestHints(t *testing.T) {
 		{"only who is missing", Policy{Require: allOf("release", "ci")}, []string{"ci"}, "with a key of release: vidimus sign --key KEY " + at + image.String()},
 		{"with annotations, quoted for a shell", annotated, nil, `with a key of release, ci: vidimus sign --key KEY -a env=prod -a 'note=it'\''s ok' ` + at + image.String()},
 		{"under the exact name", Policy{Require: one("release"), SignedAs: Exact}, []string{"release"},
-			"with a key of release: cosign sign --key KEY --sign-container-identity ghcr.io/acme/web:v1 " + at + image.String()},
+			"with a key of release: vidimus sign --key KEY --sign-container-identity ghcr.io/acme/web:v1 " + at + image.String()},
 		{"or take it for a copy", Policy{Name: "prod", Require: one("release")}, []string{"release @index.docker.io/acme/web"},
 			"with a key of release: vidimus sign --key KEY " + at + image.String() +
 				"; or, when ghcr.io/acme/web holds trusted copies of docker.io/acme/web, add to policy prod: signedAs: {prefix: ghcr.io/acme/web, signedPrefix: docker.io/acme/web}"},
@@ -207,4 +207,21 @@ func FuzzClean(f *testing.F) {
 			t.Fatalf("%q became %q", text, once)
 		}
 	})
+}
+
+func TestHintsNameARepositoryThatCanBeDialled(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		subject Subject
+		want    string
+	}{
+		{"a registry by its host", Subject{Repository: "ghcr.io/acme/web", Aliases: []string{"other/acme/web"}}, "ghcr.io/acme/web"},
+		{"a registry by host and port", Subject{Repository: "registry:5000/web", Aliases: []string{"other/web"}}, "registry:5000/web"},
+		{"an upstream with a name of its own", Subject{Repository: "local/acme/web", Aliases: []string{"127.0.0.1:5002/acme/web", "x/acme/web"}}, "127.0.0.1:5002/acme/web"},
+		{"no other name is known", Subject{Repository: "local/acme/web"}, "local/acme/web"},
+	} {
+		if got := test.subject.reachable(); got != test.want {
+			t.Errorf("%s: %s, want %s", test.name, got, test.want)
+		}
+	}
 }
