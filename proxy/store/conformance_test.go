@@ -48,6 +48,8 @@ func conformance(t *testing.T, open func(t *testing.T) *Store) {
 		"a wrong size does not remove what is held":            testWrongSizeHeld,
 		"a reader that learns the size late compares it":       testLateSize,
 		"an open reader follows what is still arriving":        testOpenArriving,
+		"an endless transfer is cut at its size":               testEndless,
+		"what came to be held meanwhile is not fetched":        testRecheck,
 		"a reader's error is final":                            testSticky,
 		"statistics count what is held":                        testStats,
 		"the index remembers tags":                             testTags,

@@ -249,6 +249,23 @@ func TestTemporaryFilesOfADeadProcessAreSwept(t *testing.T) {
 	}
 }
 
+func TestAFailedTransferLeavesNoFileEvenWhileItIsRead(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, Config{Directory: dir})
+	from, body, _ := piped(-1)
+	r, _, err := s.Fetch(t.Context(), numbered(1), -1, from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	body.Write(sample(1, 1000))
+	body.Close()
+	quiet(s)
+	if names := mustList(t, filepath.Join(dir, tempDir)); len(names) != 0 {
+		t.Errorf("temporary files: %v", names)
+	}
+}
+
 func TestADirectoryBelongsToOneStore(t *testing.T) {
 	dir := t.TempDir()
 	s := mustOpen(t, Config{Directory: dir})

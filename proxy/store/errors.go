@@ -16,8 +16,8 @@ var (
 
 	// ErrRotten is what a reader returns when held content turns out not to
 	// match its digest. The content has then been removed, and the next Fetch
-	// fetches it anew.
-	ErrRotten = errors.New("store: held content does not match its digest; it was removed")
+	// fetches it anew: so it matches fs.ErrNotExist.
+	ErrRotten = fmt.Errorf("store: held content does not match its digest and is removed: %w", fs.ErrNotExist)
 
 	// ErrInUse is returned by Open when another process has the directory.
 	ErrInUse = errors.New("store: the directory is in use by another process")

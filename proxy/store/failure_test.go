@@ -241,6 +241,52 @@ func testLateSize(t *testing.T, s *Store) {
 	mustRead(t, r, size, data)
 }
 
+func testEndless(t *testing.T, s *Store) {
+	data := sample(1, 300<<10)
+	sent := 0
+	from := func(context.Context, int64) (io.ReadCloser, int64, error) {
+		return io.NopCloser(readerFunc(func(p []byte) (int, error) {
+			sent += len(p)
+			if sent > 16<<20 {
+				return 0, errors.New("nobody stopped reading")
+			}
+			return len(p), nil
+		})), -1, nil
+	}
+	_, err := readFetch(t, s, data, int64(len(data)), from)
+	if _, ok := errors.AsType[*MismatchError](err); !ok {
+		t.Errorf("%v, want a mismatch", err)
+	}
+	quiet(s)
+	if sent > 4<<20 {
+		t.Errorf("%d bytes were taken", sent)
+	}
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// testRecheck stands for a caller that missed the content just before another
+// one's transfer committed it.
+func testRecheck(t *testing.T, s *Store) {
+	data := sample(1, 300<<10)
+	mustStore(t, s, data)
+	k, err := parseDigest(digestOf(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	late, err := s.start(k, int64(len(data)), forbidden(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := late.opened(t.Context()); !errors.Is(err, errHeld) {
+		t.Errorf("opened: %v", err)
+	}
+	late.leave()
+	quiet(s)
+}
+
 func testSticky(t *testing.T, s *Store) {
 	data := sample(1, 300<<10)
 	wrong := slices.Clone(data)

@@ -1,11 +1,14 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -285,11 +288,41 @@ func TestADiskThatFillsUpHalfWayGoesOnWhereItStopped(t *testing.T) {
 			return true, nil
 		}}
 	}})
+	body, w := io.Pipe()
 	u := &upstream{data: data, offsets: make(chan int64, 10)}
-	mustFetch(t, s, data, u.from)
-	if a, b := <-u.offsets, <-u.offsets; a != 0 || b != 2*bufferSize || len(u.offsets) != 0 {
-		t.Errorf("transfers began at %d and %d", a, b)
+	r, size, err := s.Fetch(t.Context(), digestOf(data), int64(len(data)), func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
+		if offset > 0 {
+			return u.from(ctx, offset)
+		}
+		return body, int64(len(data)), nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
+	go func() {
+		for piece := range slices.Chunk(data, 100<<10) { // each is one write
+			w.Write(piece)
+		}
+		w.Close()
+	}()
+	mustRead(t, r, size, data)
+	if at := <-u.offsets; at != 200<<10 || len(u.offsets) != 0 {
+		t.Errorf("the second transfer began at %d", at)
+	}
+}
+
+func TestWhatCannotBeSyncedIsNotHeld(t *testing.T) {
+	f := &faults{op: "sync", last: forever, err: syscall.EIO}
+	s := mustOpen(t, Config{Directory: t.TempDir(), files: func(under files) files {
+		return &faulty{files: under, fault: f.fault}
+	}})
+	f.arm(true)
+	data := sample(1, 300<<10)
+	mustFetch(t, s, data, (&upstream{data: data}).from)
+	quiet(s)
+	mustMiss(t, s, digestOf(data))
+	f.arm(false)
+	mustStore(t, s, data)
 }
 
 func TestADirectoryThatCannotBePreparedIsAnError(t *testing.T) {

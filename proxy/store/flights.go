@@ -81,15 +81,12 @@ func (s *Store) expireLocked(t *transfer) {
 	t.stop(errAbandoned)
 }
 
-// unwanted is called when the last reader of t left. What has not begun, or
-// takes the place of somebody who waits, ends at once.
+// unwanted is called when the last reader of t left. While somebody waits for
+// a slot, t among them, it ends at once.
 func (s *Store) unwanted(t *transfer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t.mu.Lock()
-	idle := t.phase == queued
-	t.mu.Unlock()
-	if idle || s.waiting > 0 {
+	if s.waiting > 0 {
 		s.expireLocked(t)
 	}
 }

@@ -9,7 +9,8 @@ const (
 
 	// MaxTransfers is the number of background transfers at one time. A
 	// transfer beyond it displaces the one that has been abandoned longest, or
-	// else waits its turn for as long as somebody waits for it.
+	// else waits its turn for as long as somebody waits for it. What is passed
+	// through is not counted: each such transfer belongs to one reader.
 	MaxTransfers = 64
 
 	// MaxResumes is how often one transfer is taken up again after it broke.

@@ -33,7 +33,8 @@
 //
 // # Trust
 //
-// The directory belongs to one process at a time (ErrInUse) and to one user. A
+// The directory belongs to one process at a time (ErrInUse; the lock needs a
+// Unix system) and to one user. A
 // file that changes under the store is noticed, by its hash; whoever may write
 // into the directory can still make the store forget, and can lie in hints.
 // Files are reached through an os.Root and by checked digests alone.
