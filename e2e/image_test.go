@@ -86,6 +86,26 @@ func (d dockerfile) context(t *testing.T, dir string, files map[string][]byte) {
 	real.Write(t, dir, "Dockerfile", strings.Join(lines, "\n"))
 }
 
+// The build stage's image has the toolchain that go.mod asks for: another would
+// be fetched at each build, or fail.
+func TestBuildStageHasTheModulesToolchain(t *testing.T) {
+	module, err := os.ReadFile(filepath.Join("..", "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wanted := regexp.MustCompile(`(?m)^go (\S+)$`).FindSubmatch(module)
+	if wanted == nil {
+		t.Fatal("go.mod names no version")
+	}
+	data, err := os.ReadFile(filepath.Join("..", "Dockerfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if line := "FROM golang:" + string(wanted[1]) + "-"; !strings.Contains(string(data), line) {
+		t.Errorf("the Dockerfile has no line that begins with %s", line)
+	}
+}
+
 // The image that people run is built by a real engine, and run as the
 // Dockerfile's comment says: without root, capabilities or a writable file
 // system.

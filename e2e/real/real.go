@@ -11,6 +11,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -107,15 +109,21 @@ func Write(tb testing.TB, dir, name, content string) string {
 	return path
 }
 
-// FreeAddr returns an address of 127.0.0.1 where nobody listens.
+// FreeAddr returns an address of 127.0.0.1 where nobody listens. The port is
+// below those that systems give to outgoing connections, so that none of these
+// takes it before a daemon does.
 func FreeAddr(tb testing.TB) string {
 	tb.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
+	const lowest, ports = 20000, 12000
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", lowest+rand.IntN(ports))
+		if listener, err := net.Listen("tcp", addr); err == nil {
+			_ = listener.Close()
+			return addr
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	tb.Fatal("no port is free")
+	return ""
 }
 
 // Result is how a command ended.
