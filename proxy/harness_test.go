@@ -33,6 +33,7 @@ type settings struct {
 
 	directory     string // of the store; empty: in memory
 	requireRecord bool
+	quiet         bool            // no log: for benchmarks
 	hub           *lying.Registry // what docker.io is; nil: a registry of its own
 
 	client   func(config *upstream.Config)                      // changes the upstreams' clients
@@ -103,9 +104,12 @@ func (w *world) start() {
 	if w.settings.store != nil {
 		held = w.settings.store(w.store)
 	}
+	logger := slog.New(slog.NewJSONHandler(w.log, nil))
+	if w.settings.quiet {
+		logger = nil
+	}
 	w.proxy, err = proxy.New(proxy.Config{
-		Store: held, Index: w.store, Recorder: w.records, Metrics: metrics, Now: w.clock.now,
-		Logger: slog.New(slog.NewJSONHandler(w.log, nil)),
+		Store: held, Index: w.store, Recorder: w.records, Metrics: metrics, Now: w.clock.now, Logger: logger,
 	}, w.revision("one"))
 	if err != nil {
 		w.t.Fatal(err)
