@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -115,18 +116,18 @@ const (
 	DockerSchema2
 )
 
-// Busybox returns an image that runs, of Debian's static busybox; another label
+// Busybox returns an image that runs here, of Debian's static busybox; another label
 // is another image with the same layer.
 func Busybox(tb testing.TB, form Form, label string) lying.Content {
 	tb.Helper()
-	return busyboxFor(tb, form, label, "amd64")
+	return busyboxFor(tb, form, label, runtime.GOARCH)
 }
 
 // BusyboxIndex returns an index of two platforms, the second of which nobody
 // will run.
 func BusyboxIndex(tb testing.TB, form Form, label string) lying.Content {
 	tb.Helper()
-	children := []lying.Content{busyboxFor(tb, form, label, "amd64"), busyboxFor(tb, form, label, "s390x")}
+	children := []lying.Content{busyboxFor(tb, form, label, runtime.GOARCH), busyboxFor(tb, form, label, "s390x")}
 	if form == DockerSchema2 {
 		return lying.DockerList(children...)
 	}
