@@ -208,10 +208,14 @@ func TestTokenFlight(t *testing.T) {
 			var g flights[string, int]
 			release := make(chan struct{})
 			runs := 0
-			work := func(context.Context) (int, error) {
+			work := func(ctx context.Context) (int, error) {
 				runs++
-				<-release
-				return 7, nil
+				select {
+				case <-release:
+					return 7, nil
+				case <-ctx.Done():
+					return 0, ctx.Err()
+				}
 			}
 			leaving, leave := context.WithCancel(t.Context())
 			left := make(chan error, 1)
@@ -233,6 +237,7 @@ func TestTokenFlight(t *testing.T) {
 			if err := <-left; !errors.Is(err, context.Canceled) {
 				t.Errorf("who left got %v", err)
 			}
+			synctest.Wait()
 			close(release)
 			others.Wait()
 			if runs != 1 {
@@ -300,6 +305,33 @@ func TestBasic(t *testing.T) {
 }
 
 func TestARepositoryThatIsOpen(t *testing.T) {
+	t.Run("beside one that we have a token for, to which the token host adds none", func(t *testing.T) {
+		w := newWorld(t)
+		r := &tokenRegistry{}
+		registry := w.serve("https", "registry.example", func(rw http.ResponseWriter, request *http.Request) {
+			switch {
+			case request.URL.Path == "/token" && request.URL.Query().Get("scope") != "repository:acme/mine:pull":
+				rw.WriteHeader(http.StatusForbidden)
+			case request.URL.Path == "/token":
+				r.issue(rw, request)
+			case repositoryOf(request.URL.Path) == "acme/mine":
+				r.serve(rw, request)
+			default:
+				fmt.Fprint(rw, "content")
+			}
+		})
+		r.realm = registry.url() + "/token"
+		c := w.client(registry, withPassword)
+		for _, repository := range []string{"acme/mine", "acme/open", "acme/mine"} {
+			if _, _, err := c.Manifest(t.Context(), repository, "v1"); err != nil {
+				t.Errorf("%s: %v", repository, err)
+			}
+		}
+		if got := registry.authorizations(); got[len(got)-1] != "Bearer repository:acme/mine:pull#1" {
+			t.Errorf("the last request carried %q", got[len(got)-1])
+		}
+	})
+
 	// One repository asks for what we do not have, the other for nothing; the
 	// token host knows nobody.
 	for scheme, challenge := range map[string]string{

@@ -135,4 +135,20 @@ func TestObserve(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("observed %v, want %v", got, want)
 	}
+
+	t.Run("another host has no rate limit of the registry's", func(t *testing.T) {
+		w, registry, _, _ := redirectWorld(t, func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("RateLimit-Remaining", "7")
+		})
+		var got []observed
+		c := w.client(registry, func(config *Config) {
+			config.Observe = func(status string, remaining int) { got = append(got, observed{status, remaining}) }
+		})
+		if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+			t.Fatal(err)
+		}
+		if want := []observed{{"401", -1}, {"200", -1}, {"307", -1}, {"200", -1}}; !slices.Equal(got, want) {
+			t.Errorf("observed %v, want %v", got, want)
+		}
+	})
 }
