@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
@@ -223,6 +224,31 @@ func TestB15BlobsWithoutAnAllowedManifest(t *testing.T) {
 	gone("in another upstream", blobPath("docker.io/acme/web", layer(signed)))
 	gone("in a denied repository", blobPath("ghcr.io/old/web", layer(signed)))
 	gone("where no policy fits", blobPath("ghcr.io/none/web", layer(signed)))
+}
+
+func TestHeadOfABlobIsWhatGetBegins(t *testing.T) {
+	for place, where := range places {
+		t.Run(place, func(t *testing.T) {
+			w := newWorld(t, where)
+			image := lying.Image("web")
+			w.up.PushSigned("acme/web", image, w.key, "v1")
+			served(t, w.get(manifestPath(web, "v1")), image)
+			path := blobPath(web, lying.Digest(image.Blobs[1]))
+			cold, get, warm := w.head(path), w.get(path), w.head(path)
+			for _, a := range []answer{cold, get, warm} {
+				for _, changing := range []string{"Date", "X-Request-Id"} {
+					a.header.Del(changing)
+					get.header.Del(changing)
+				}
+				if diff := cmp.Diff(get.header, a.header); diff != "" || a.status != get.status {
+					t.Errorf("status %d and %d, headers (-GET +HEAD):\n%s", get.status, a.status, diff)
+				}
+			}
+			w.up.Forget()
+			w.head(path)
+			asked(t, w.up)
+		})
+	}
 }
 
 // The digest of a child is no blob, though a signed index lists it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -216,6 +217,33 @@ func TestF12APanicIsNeverAPass(t *testing.T) {
 				served(t, w.get(manifestPath(web, "v1")), image)
 			})
 		}
+	}
+}
+
+// behind is a gate that panics when it is asked about a repository again, which
+// observe does after the answer.
+type behind struct {
+	proxy.Gate
+	asked *atomic.Int32
+}
+
+func (g behind) Scope(repository string) policy.Scope {
+	if g.asked.Add(1) > 1 {
+		panic("boom")
+	}
+	return g.Gate.Scope(repository)
+}
+
+func TestF12APanicBehindAnAnswerEndsNothing(t *testing.T) {
+	w := newWorld(t, enforcing(policy.Observe), func(_ *world, s *settings) {
+		s.gate = func(g proxy.Gate) proxy.Gate { return behind{g, new(atomic.Int32)} }
+	})
+	image := lying.Image("web")
+	w.up.Push("acme/web", image, "v1")
+	served(t, w.get(manifestPath(web, "v1")), image)
+	w.proxy.Close()
+	if !strings.Contains(w.log.String(), "boom") {
+		t.Error("the log says nothing of it")
 	}
 }
 

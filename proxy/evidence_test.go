@@ -142,6 +142,7 @@ func TestEvidenceAboutSomethingElse(t *testing.T) {
 			Config: lying.Layer{MediaType: types.OCIConfigJSON, Data: []byte("{}")}, Subject: new(image.Descriptor()),
 			Layers: []lying.Layer{lying.Signature(w.key, lying.Payload("", other.Digest(), nil))},
 		}.Build(),
+		"an SBOM of another image, at this one's tag": sbom(other.Descriptor()),
 		"an attestation whose config is no JSON": lying.ImageManifest{
 			Config: lying.Layer{MediaType: types.OCIConfigJSON, Data: []byte("tar")},
 			Layers: []lying.Layer{{MediaType: "application/vnd.dsse.envelope.v1+json", Data: []byte(statement(image.Digest()))}},
@@ -152,9 +153,17 @@ func TestEvidenceAboutSomethingElse(t *testing.T) {
 		}.Build(),
 	} {
 		t.Run(name, func(t *testing.T) {
-			w.up.Push("acme/web", content)
-			if a := w.get(byDigest(web, content)); a.status != 403 {
-				t.Errorf("status %d", a.status)
+			references := []string{content.Digest().String(), tag(image.Digest())}
+			if strings.HasPrefix(name, "an SBOM") {
+				w.up.PushSigned("acme/web", other, w.key)
+				references = references[1:] // by digest it is what it is
+			}
+			w.up.Push("acme/web", content, tag(image.Digest()))
+			w.clock.pass(time.Minute)
+			for _, reference := range references {
+				if a := w.get(manifestPath(web, reference)); a.status != 403 {
+					t.Errorf("%s: status %d", reference, a.status)
+				}
 			}
 		})
 	}
@@ -208,6 +217,11 @@ func TestEvidenceMakesNothingServable(t *testing.T) {
 				refused(t, w.get(blobPath(web, lying.Digest(blob))), 404, "BLOB_UNKNOWN", "")
 			}
 			served(t, w.get(byDigest(web, good)), good)
+		}
+		for _, r := range w.records.list() {
+			if r.Digest == listing.Digest().String() {
+				t.Errorf("the list was thought of as what may allow something: %+v", r)
+			}
 		}
 		if a := w.get("/v2/" + web + "/referrers/" + image.Digest().String()); a.status != 200 || !strings.Contains(string(a.body), evil.Digest().String()) {
 			t.Errorf("the list is a list: %d %s", a.status, a.body)

@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -95,6 +96,9 @@ func TestExactRequests(t *testing.T) {
 		refused(t, w.get(manifestPath(web, "v1")), 403, "DENIED", "unsigned")
 		refused(t, w.get(manifestPath(web, "v1")), 403, "DENIED", "unsigned")
 		asked(t, w.up, manifest+"v1", manifest+tag(image.Digest()), manifest+lying.LegacyTag(image.Digest()))
+		if got := w.records.list(); len(got) != 1 {
+			t.Errorf("%d records", len(got))
+		}
 	})
 	t.Run("an image that nobody verifies makes 3", func(t *testing.T) {
 		w := newWorld(t)
@@ -112,6 +116,28 @@ func TestExactRequests(t *testing.T) {
 		pull(t, w, web, image.Digest().String(), image)
 		asked(t, w.up, manifest+"v1", manifest+tag(index.Digest()), blob("GET", signature.Blobs[1]),
 			manifest+image.Digest().String(), blob("GET", image.Blobs[0]), blob("GET", layer))
+	})
+	t.Run("a warm pull through nested indexes makes none", func(t *testing.T) {
+		w := newWorld(t)
+		inner := lying.Index(image)
+		middle := lying.Index(inner)
+		top := lying.Index(middle)
+		w.up.PushSigned("acme/web", top, w.key, "v1")
+		down := func() {
+			for _, content := range []lying.Content{top, middle, inner} {
+				served(t, w.get(byDigest(web, content)), content)
+			}
+			pull(t, w, web, image.Digest().String(), image)
+		}
+		down()
+		for _, line := range w.up.Log() {
+			if strings.HasSuffix(line, lying.FallbackTag(top.Digest())) {
+				t.Errorf("asked for a list of referrers: %s", line)
+			}
+		}
+		w.up.Forget()
+		down()
+		asked(t, w.up)
 	})
 	t.Run("a second repository that has the same blobs makes a HEAD for each", func(t *testing.T) {
 		w, _ := begin(t)

@@ -288,6 +288,9 @@ func (v *view) asListing(ctx context.Context, m *manifest, subject v1.Hash, suff
 		return policy.Decision{}, false, nil
 	}
 	for _, candidate := range candidates {
+		if parent, err := v.held(ctx, candidate); err == nil && parent.lists(m) {
+			continue // an index above it, and no subject
+		}
 		listing, err := v.byTag(ctx, fallbackTag(candidate), v.TagTTL)
 		if err != nil || listing.digest != m.digest {
 			continue
