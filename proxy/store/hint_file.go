@@ -25,6 +25,8 @@ type hintFile struct {
 	pending map[hint][]byte
 	writing map[hint][]byte // pending, on its way
 	told    bool            // that something is wrong, since the last success
+
+	flushing sync.Mutex // held by the one flush that runs; taken before mu
 }
 
 // hint is the full name of a hint.
@@ -146,6 +148,8 @@ func (h *hintFile) run() {
 // flush writes what waits. What cannot be written waits on, unless there is a
 // newer hint of that name.
 func (h *hintFile) flush() error {
+	h.flushing.Lock()
+	defer h.flushing.Unlock()
 	db := h.begin()
 	if db == nil {
 		return nil
