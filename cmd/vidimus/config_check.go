@@ -115,6 +115,8 @@ func (j *judgement) tls() {
 	if len(t.ClientCAs) > 0 {
 		j.out.TLS.ClientAuth = tls.RequireAndVerifyClientCert
 		j.out.TLS.ClientCAs = j.pool(t.ClientCAs)
+		// a resumed session would outlive the authority that let it in
+		j.out.TLS.SessionTicketsDisabled = true
 	}
 }
 

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"log"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -41,6 +43,8 @@ change. SIGTERM ends: answers under way may go on for --drain.`,
 			if err != nil {
 				return err
 			}
+			// net/http tells of some faults of its peers by the standard logger alone
+			log.SetOutput(slog.NewLogLogger(s.log.Handler(), slog.LevelDebug).Writer())
 			defer reloadOnHangup(s.reloader)()
 			return s.run(cmd.Context())
 		},
