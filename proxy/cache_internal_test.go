@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -166,7 +165,7 @@ func TestAFlight(t *testing.T) {
 	})
 	t.Run("a panic is an error to all", func(t *testing.T) {
 		var group singleflight.Group
-		_, err := flight(t.Context(), &group, "key", time.Minute, func(context.Context) (int, error) { panic(fmt.Sprint("boom")) })
+		_, err := flight(t.Context(), &group, "key", time.Minute, func(context.Context) (int, error) { panic("boom") })
 		if err == nil || asError(err, endpointManifest).Status != 503 {
 			t.Errorf("%v", err)
 		}

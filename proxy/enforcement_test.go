@@ -250,7 +250,7 @@ func TestF12APanicBehindAnAnswerEndsNothing(t *testing.T) {
 func TestRecords(t *testing.T) {
 	image := lying.Image("web")
 	t.Run("one that is required and fails serves nothing", func(t *testing.T) {
-		for _, mode := range []policy.Enforcement{policy.Enforce, policy.Warn} {
+		for _, mode := range []policy.Enforcement{policy.Enforce, policy.Warn, policy.Observe} {
 			w := newWorld(t, enforcing(mode), func(_ *world, s *settings) { s.requireRecord = true })
 			w.up.PushSigned("acme/web", image, w.key, "v1")
 			w.up.Push("acme/two", image, "v1")

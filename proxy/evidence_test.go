@@ -136,6 +136,7 @@ func TestEvidenceAboutSomethingElse(t *testing.T) {
 	image, other := lying.Image("web"), lying.Image("other")
 	w := newWorld(t)
 	w.up.PushSigned("acme/web", image, w.key, "v1")
+	served(t, w.get(manifestPath(web, "v1")), image) // it stays allowed for a day
 	for name, content := range map[string]lying.Content{
 		"a bundle": bundle(image.Descriptor(), other.Digest()),
 		"a signature": lying.ImageManifest{
@@ -143,6 +144,7 @@ func TestEvidenceAboutSomethingElse(t *testing.T) {
 			Layers: []lying.Layer{lying.Signature(w.key, lying.Payload("", other.Digest(), nil))},
 		}.Build(),
 		"an SBOM of another image, at this one's tag": sbom(other.Descriptor()),
+		"more signatures than are read":               lying.Signatures(noise(w, image, 65)...),
 		"an attestation whose config is no JSON": lying.ImageManifest{
 			Config: lying.Layer{MediaType: types.OCIConfigJSON, Data: []byte("tar")},
 			Layers: []lying.Layer{{MediaType: "application/vnd.dsse.envelope.v1+json", Data: []byte(statement(image.Digest()))}},

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -22,8 +23,11 @@ type asker struct {
 // gate decides about a manifest that was asked for by tag, or by digest when
 // tag is empty. Its error is *undecided, or a failure to fetch what the
 // decision needs; the decision beside it tells whether to serve all the same.
+//
+// Where the policy only observes, the answer goes first; but not before a record
+// that the configuration requires.
 func (v *view) gate(ctx context.Context, m *manifest, tag string, a asker) (policy.Decision, error) {
-	if v.observes() && !v.Gate.Revoked(m.digest) {
+	if v.observes() && !v.RequireRecord && !v.Gate.Revoked(m.digest) {
 		v.proxy.behind(ctx, func(ctx context.Context) {
 			if _, err := v.admission(ctx, m, tag, a); err != nil {
 				v.proxy.logger.Info("observed without a decision", "repository", v.name, "digest", m.digest.String(), "err", err)
@@ -120,8 +124,7 @@ func (v *view) admitThrough(ctx context.Context, m *manifest, a asker, c climb) 
 	}
 	_, parents, err := v.proxy.index.Known(ctx, v.name, m.digest)
 	if err != nil {
-		v.proxy.logger.Warn("cannot read the index", "repository", v.name, "err", err)
-		return policy.Decision{}, nil
+		return policy.Decision{}, fmt.Errorf("read the index: %w", err)
 	}
 	var undecidedErr error
 	for _, digest := range parents {
@@ -285,7 +288,7 @@ func (v *view) asListing(ctx context.Context, m *manifest, subject v1.Hash, suff
 	}
 	_, candidates, err := v.proxy.index.Known(ctx, v.name, m.digest)
 	if err != nil {
-		return policy.Decision{}, false, nil
+		return policy.Decision{}, false, fmt.Errorf("read the index: %w", err)
 	}
 	for _, candidate := range candidates {
 		if parent, err := v.held(ctx, candidate); err == nil && parent.lists(m) {

@@ -39,6 +39,7 @@ type settings struct {
 	client   func(config *upstream.Config)                      // changes the upstreams' clients
 	gate     func(proxy.Gate) proxy.Gate                        // stands before the evaluator
 	store    func(*store.Store) proxy.Store                     // stands before the store
+	index    func(*store.Store) proxy.Index                     // stands before the index
 	origin   func(name string, u proxy.Upstream) proxy.Upstream // stands before an upstream
 	revision func(*proxy.Revision)
 }
@@ -104,12 +105,16 @@ func (w *world) start() {
 	if w.settings.store != nil {
 		held = w.settings.store(w.store)
 	}
+	var known proxy.Index = w.store
+	if w.settings.index != nil {
+		known = w.settings.index(w.store)
+	}
 	logger := slog.New(slog.NewJSONHandler(w.log, nil))
 	if w.settings.quiet {
 		logger = nil
 	}
 	w.proxy, err = proxy.New(proxy.Config{
-		Store: held, Index: w.store, Recorder: w.records, Metrics: metrics, Now: w.clock.now, Logger: logger,
+		Store: held, Index: known, Recorder: w.records, Metrics: metrics, Now: w.clock.now, Logger: logger,
 	}, w.revision("one"))
 	if err != nil {
 		w.t.Fatal(err)
