@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -84,7 +85,7 @@ func (e *Evaluator) Evaluate(ctx context.Context, registry verifier.Registry, su
 	begun := e.now()
 	defer func() { e.observe(d, e.now().Sub(begun)) }()
 	d = Decision{
-		ID:          NewID(),
+		ID:          cmp.Or(subject.ID, NewID()),
 		Time:        begun,
 		Revision:    e.set.revision,
 		Subject:     subject,

@@ -131,6 +131,20 @@ func TestADecisionSaysWhatItIsAbout(t *testing.T) {
 	}
 }
 
+func TestADecisionTakesTheIDThatItIsGiven(t *testing.T) {
+	w := newWorld(t)
+	e := w.evaluator(Config{Policies: []Policy{{Match: mustMatch(t, "**"), Require: one("release")}}}, Options{})
+	s := subject()
+	s.ID = "0123456789abcdef"
+	if d := deny(t, e, w, s, ReasonUnsigned); d.ID != s.ID || !strings.HasSuffix(d.Sentence("x"), "[id 0123456789abcdef]") {
+		t.Errorf("got %q", d.Sentence("x"))
+	}
+	w.failure = func(string) error { panic("oh") }
+	if d, _ := cannotTell(t, e, w, s); d.ID != s.ID {
+		t.Errorf("got %q", d.ID)
+	}
+}
+
 func TestAllowUnverifiedAndDenyReadNothing(t *testing.T) {
 	w := newWorld(t)
 	w.sign(web, "release")

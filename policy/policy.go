@@ -19,6 +19,7 @@
 package policy
 
 import (
+	"fmt"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -48,6 +49,25 @@ func (e Enforcement) String() string {
 	return "unknown"
 }
 
+// MarshalText returns the configuration's word.
+func (e Enforcement) MarshalText() ([]byte, error) {
+	if e < Enforce || e > Observe {
+		return nil, fmt.Errorf("enforcement %d has no word", int(e))
+	}
+	return []byte(e.String()), nil
+}
+
+// UnmarshalText reads the configuration's word.
+func (e *Enforcement) UnmarshalText(text []byte) error {
+	for _, known := range []Enforcement{Enforce, Warn, Observe} {
+		if known.String() == string(text) {
+			*e = known
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is none of enforce, warn and observe", clean(string(text), maxLabel))
+}
+
 // SignedAs says how the name that a signature claims is compared with the
 // repository that it was found in.
 type SignedAs int
@@ -59,6 +79,23 @@ const (
 	Exact                      // as Repository, and with the requested tag or @digest
 	Remapped                   // as Repository, after Policy.Remap
 )
+
+// String returns the configuration's word, and for Remapped its two keys.
+func (s SignedAs) String() string {
+	switch s {
+	case IfPresent:
+		return "ifPresent"
+	case Ignore:
+		return "ignore"
+	case Repository:
+		return "repository"
+	case Exact:
+		return "exact"
+	case Remapped:
+		return "{prefix, signedPrefix}"
+	}
+	return "unknown"
+}
 
 // Remap says that repositories under Prefix hold copies of those under
 // SignedPrefix, and that signatures name the originals. Both are an upstream or
@@ -116,6 +153,9 @@ type Config struct {
 
 // Subject is what a decision is about.
 type Subject struct {
+	// ID becomes the decision's, for a caller that had to name it before it was
+	// made. Empty: a new one.
+	ID string
 	// Repository is canonical: <upstream name>/<repository>.
 	Repository string
 	// Tag is the tag that was asked for; empty when the request was by digest.

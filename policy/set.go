@@ -130,14 +130,19 @@ func (s *Set) ActiveExceptions(now time.Time) int {
 // find returns the first policy that matches repository. A name that is not
 // canonical has none.
 func (s *Set) find(repository string) (*Policy, bool) {
-	if !isCanonical(repository) {
-		return nil, false
-	}
-	i := s.tree.first(repository, func(i int) bool { return s.policies[i].Match.fits(repository) })
+	i := s.first(repository)
 	if i < 0 {
 		return nil, false
 	}
 	return &s.policies[i], true
+}
+
+// first returns the index of what find returns, or -1.
+func (s *Set) first(repository string) int {
+	if !isCanonical(repository) {
+		return -1
+	}
+	return s.tree.first(repository, func(i int) bool { return s.policies[i].Match.fits(repository) })
 }
 
 // exception returns the exception that admits subject at now, of several the
