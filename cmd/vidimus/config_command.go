@@ -84,8 +84,8 @@ func findConfig(named string, lookup func(string) (string, bool)) (string, error
 			return name, nil
 		}
 	}
-	return "", fmt.Errorf("no configuration: there is no %s and no %s; name one with --config, or print one with vidimus config example: %w",
-		localConfig, systemConfig, fs.ErrNotExist)
+	return "", absentError{fmt.Errorf("no configuration: there is no %s and no %s; name one with --config, or print one with vidimus config example",
+		localConfig, systemConfig)}
 }
 
 func newConfigSchemaCommand() *cobra.Command {

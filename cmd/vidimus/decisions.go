@@ -47,7 +47,7 @@ An image is found by any part of repository:tag or of the digest. --reason takes
 a reason (unsigned, untrusted, ...) or allowed, denied, inconclusive.`,
 		Example: `  vidimus decisions --server http://127.0.0.1:5082 --reason denied --since 10m
   kubectl logs deploy/vidimus | vidimus decisions --from - --image acme/web`,
-		Args: cobra.NoArgs,
+		Args: takesNothing,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()

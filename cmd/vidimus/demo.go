@@ -28,7 +28,7 @@ it, start the proxy in front of it, and pull each as a client does. Everything
 is on loopback and in memory, and gone afterwards. Then the proxy stays up, for
 docker pull and a look around; --once ends instead, with 1 when something did
 not go as it should.`,
-		Args: cobra.NoArgs,
+		Args: takesNothing,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runDemo(cmd.Context(), cmd.OutOrStdout(), once)
 		},

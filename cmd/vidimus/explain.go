@@ -41,7 +41,7 @@ ID is the identifier of a decision, from an error or a log, and --server the
 admin listener of the server that made it.
 
 Exit code 0: it would be served; 1: refused; 3: could not tell.`,
-		Args: cobra.ExactArgs(1),
+		Args: takesOne("one image, or the id of a decision"),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
 	addConfigFlag(cmd, &f.config)

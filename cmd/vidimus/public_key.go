@@ -19,7 +19,7 @@ func newPublicKeyCommand() *cobra.Command {
 		Short: "Print the public key of a private key",
 		Example: `  vidimus public-key --key cosign.key > cosign.pub
   vidimus public-key --key env://COSIGN_PRIVATE_KEY --outfile cosign.pub`,
-		Args: cobra.NoArgs,
+		Args: takesNothing,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			private, err := loadPrivateKey(cmd.Context(), newPrompter(cmd), key)
 			if err != nil {

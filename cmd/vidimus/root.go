@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -66,6 +67,29 @@ func commands() []*cobra.Command {
 	}
 }
 
+// laterCommands are known, so that who types one is told that it will come
+// instead of that there is no such thing.
+func laterCommands() []string {
+	return []string{
+		"attach", "attest", "cache", "clean", "client-config", "copy", "doctor", "download", "generate",
+		"import-key-pair", "load", "policy", "resign", "save", "sign-blob", "tree", "upload",
+		"verify-attestation", "verify-blob",
+	}
+}
+
+func newLaterCommand(name string) *cobra.Command {
+	return &cobra.Command{
+		Use:                name,
+		Short:              "Not supported yet",
+		Hidden:             true,
+		Args:               cobra.ArbitraryArgs,
+		DisableFlagParsing: true, // its flags are not known either
+		RunE: func(*cobra.Command, []string) error {
+			return misuse(fmt.Errorf("%s is not supported yet", name))
+		},
+	}
+}
+
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "vidimus",
@@ -80,8 +104,56 @@ func newRootCommand() *cobra.Command {
 	}
 	root.SetVersionTemplate("vidimus {{.Version}}\n")
 	root.AddCommand(commands()...)
+	for _, name := range laterCommands() {
+		root.AddCommand(newLaterCommand(name))
+	}
+	refuseUnknownTopics(root)
 	markRunErrors(root)
 	return root
+}
+
+// refuseUnknownTopics makes cobra's own commands refuse what they do not know,
+// where they would print their help and leave with 0.
+func refuseUnknownTopics(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "completion":
+			cmd.Args = func(_ *cobra.Command, args []string) error {
+				if len(args) > 0 {
+					return fmt.Errorf("unknown shell %q: want bash, fish, powershell or zsh", args[0])
+				}
+				return nil
+			}
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		case "help":
+			cmd.Args = func(_ *cobra.Command, args []string) error {
+				if found, _, err := root.Find(args); err != nil || found == root && len(args) > 0 {
+					return fmt.Errorf("no help about %q: there is no such command", strings.Join(args, " "))
+				}
+				return nil
+			}
+		}
+	}
+}
+
+// takesNothing is the Args of a command without arguments.
+func takesNothing(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no arguments, and %q is one", cmd.Name(), args[0])
+	}
+	return nil
+}
+
+// takesOne is the Args of a command with one argument, which is what.
+func takesOne(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return fmt.Errorf("%s takes %s, and was given %d arguments", cmd.Name(), what, len(args))
+		}
+		return nil
+	}
 }
 
 // markRunErrors gives every error of a command's own work an exit code, so that

@@ -30,7 +30,7 @@ SIGHUP reads the configuration again, which happens by itself when its files
 change. SIGTERM ends: answers under way may go on for --drain.`,
 		Example: `  vidimus serve --config vidimus.yaml
   vidimus serve --require 'ghcr.io/me/**=cosign.pub' --allow-rest`,
-		Args: cobra.NoArgs,
+		Args: takesNothing,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			from, err := chooseSource(config, quick, os.LookupEnv)
 			if err != nil {

@@ -263,7 +263,7 @@ func passing(err error) bool {
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// absentError is a registry's answer that there is no such thing.
+// absentError says in its own words that there is no such thing.
 type absentError struct{ error }
 
 func (e absentError) Unwrap() error { return e.error }

@@ -22,7 +22,7 @@ func (f *triangulateFlags) command() *cobra.Command {
 		Short: "Print where the signatures of an image are",
 		Example: `  vidimus triangulate ghcr.io/acme/web:v1
   vidimus triangulate --type digest ghcr.io/acme/web:v1`,
-		Args: cobra.ExactArgs(1),
+		Args: takesOne("one image"),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
 	f.register(cmd)
