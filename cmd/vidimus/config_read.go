@@ -225,20 +225,17 @@ func (w watched) equal(other watched) bool {
 // symbolic links: a swapped link, a rename over it and a save in place all
 // change it.
 type fingerprint struct {
-	device, inode  uint64
-	size           int64
-	mtime, ctime   int64 // nanoseconds
-	mode           fs.FileMode
-	missing, error bool
+	device, inode uint64
+	size          int64
+	mtime, ctime  int64 // nanoseconds
+	mode          fs.FileMode
+	trouble       string // why there is nothing to look at; empty: there is
 }
 
 func fingerprintOf(name string) fingerprint {
 	info, err := os.Stat(name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fingerprint{missing: true}
-	case err != nil:
-		return fingerprint{error: true}
+	if err != nil {
+		return fingerprint{trouble: plainError(err)}
 	}
 	f := fingerprint{size: info.Size(), mtime: info.ModTime().UnixNano(), mode: info.Mode()}
 	f.identify(info)

@@ -36,9 +36,10 @@ type reloadConfig struct {
 //
 //   - a valid configuration takes effect;
 //   - an invalid one changes nothing, is logged once and tried again;
-//   - but a key file of the running configuration that is gone, unreadable or no
-//     key any more suspends its authorities until it is back. Missing files do
-//     so at the first look, the others as soon as they are read.
+//   - but a key file of the running configuration that is gone, unreadable, no key
+//     any more or another key suspends its authorities, until it holds its key
+//     again or a valid configuration takes effect. Missing files do so at the
+//     first look, the others as soon as they are read.
 //
 // One goroutine runs Run; everything else may be called by any.
 type reloader struct {

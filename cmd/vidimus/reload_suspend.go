@@ -3,6 +3,8 @@ package main
 import (
 	"maps"
 	"time"
+
+	"vidimus/verifier"
 )
 
 // suspendMissing suspends, without reading anything, the authorities of the
@@ -10,38 +12,48 @@ import (
 // for that the keys must have been read.
 func (r *reloader) suspendMissing(seen watched) {
 	running := r.current.Load()
-	trouble := maps.Clone(running.Suspended)
+	trouble := make(map[string]string)
+	maps.Copy(trouble, running.Suspended)
 	for _, a := range running.Authorities {
 		for _, f := range a.Value.Keys {
-			if now := seen.files[f.Name]; trouble[a.Name] == "" && (now.missing || now.error) {
-				if trouble == nil {
-					trouble = make(map[string]string)
-				}
-				trouble[a.Name] = f.Name + " is gone"
+			if why := seen.files[f.Name].trouble; why != "" && trouble[a.Name] == "" {
+				trouble[a.Name] = why
 			}
 		}
 	}
 	r.suspend(trouble)
 }
 
-// keyTrouble returns the authorities of the running revision whose key files
-// hold no keys, as reader finds them, and why.
+// keyTrouble returns the authorities of the running revision whose key files do
+// not hold, as reader finds them, the very keys that it runs with, and why. A
+// file with another key tells that the operator has withdrawn the old one; what
+// the new one may do is for a configuration to say that holds.
 func keyTrouble(running *revision, reader *reader) map[string]string {
 	trouble := make(map[string]string)
-	for _, a := range running.Authorities {
-		for _, f := range a.Value.Keys {
-			if _, what := readKey(reader, f.Name); what != "" && trouble[a.Name] == "" {
-				trouble[a.Name] = what
+	for i, a := range running.Authorities {
+		for n, f := range a.Value.Keys {
+			if why := withdrawn(reader, f.Name, running.Policy.Authorities[i].Keys[n]); why != "" && trouble[a.Name] == "" {
+				trouble[a.Name] = why
 			}
 		}
 	}
 	return trouble
 }
 
+// withdrawn says why the file name does not vouch for key any more, "" when it
+// does.
+func withdrawn(r *reader, name string, key verifier.Key) string {
+	now, what := readKey(r, name)
+	if what == "" && now.ID() != key.ID() {
+		return name + " holds another key, and the configuration does not hold"
+	}
+	return what
+}
+
 // suspend makes trouble the suspended authorities of the running revision.
 func (r *reloader) suspend(trouble map[string]string) {
 	running := r.current.Load()
-	if sameKeys(trouble, running.Suspended) {
+	if maps.Equal(trouble, running.Suspended) {
 		return
 	}
 	next, err := running.loaded.build(r.config.Observers, trouble, running)
@@ -53,8 +65,9 @@ func (r *reloader) suspend(trouble map[string]string) {
 		return
 	}
 	for name, why := range trouble {
-		if _, before := running.Suspended[name]; !before {
-			r.config.Log.Error("authority is suspended: its keys vouch for nothing until the file is back", "authority", name, "reason", why)
+		if running.Suspended[name] != why {
+			r.config.Log.Error("authority is suspended: its keys vouch for nothing until its files hold them again, or a configuration holds",
+				"authority", name, "reason", why)
 		}
 	}
 	for name := range running.Suspended {
@@ -66,16 +79,4 @@ func (r *reloader) suspend(trouble map[string]string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.status.Revision, r.status.Since, r.status.Suspended = next.ID, time.Now(), next.Suspended
-}
-
-func sameKeys(a, b map[string]string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for name := range a {
-		if _, ok := b[name]; !ok {
-			return false
-		}
-	}
-	return true
 }
