@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -119,17 +118,6 @@ func (v *view) openBlob(ctx context.Context, desc v1.Descriptor) (io.ReadCloser,
 
 // openContent is one attempt of openBlob.
 func (v *view) openContent(ctx context.Context, desc v1.Descriptor) (content io.ReadCloser, size int64, from transferSource, err error) {
-	delivered, _, err := v.proxy.index.Known(ctx, v.name, desc.Digest)
-	if err != nil {
-		return nil, 0, "", fmt.Errorf("read the index: %w", err)
-	}
-	// Whoever else opens this digest waits, so that a transfer that another
-	// repository began is never joined without this one's upstream being asked.
-	unlock, err := v.proxy.joining.lock(ctx, desc.Digest)
-	if err != nil {
-		return nil, 0, "", err
-	}
-	defer unlock()
 	from = fromCache
 	content, size, err = v.proxy.store.Open(ctx, desc.Digest)
 	if err != nil {
@@ -142,10 +130,8 @@ func (v *view) openContent(ctx context.Context, desc v1.Descriptor) (content io.
 	if err != nil {
 		return nil, 0, "", err
 	}
-	if delivered || v.proxy.began.is(desc.Digest, v.name) {
-		return v.vouched(ctx, content, desc), size, from, nil
-	}
-	if err := v.confirm(ctx, desc.Digest); err != nil {
+	// The store may have come to hold what another repository delivered.
+	if err := v.mayAnswer(ctx, desc.Digest); err != nil {
 		content.Close()
 		return nil, 0, "", err
 	}
@@ -153,25 +139,29 @@ func (v *view) openContent(ctx context.Context, desc v1.Descriptor) (content io.
 }
 
 // fetchBlob fetches a blob from this repository's upstream through the store.
-// The caller holds the lock of its digest. That the content comes from there is
-// noted only when the upstream was asked: a store that could not be read may
-// hold it after all.
+// That the upstream delivers it is noted as soon as it says so, like its answer
+// to HEAD: the bytes are believed by their hash alone.
 func (v *view) fetchBlob(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, int64, error) {
-	var asked atomic.Bool
-	content, size, err := v.proxy.store.Fetch(ctx, desc.Digest, desc.Size, func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
-		asked.Store(true)
-		return v.registered.Upstream.Blob(ctx, v.repository, desc.Digest, offset)
+	return v.proxy.store.Fetch(ctx, v.name, desc.Digest, desc.Size, func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
+		body, size, err := v.registered.Upstream.Blob(ctx, v.repository, desc.Digest, offset)
+		if err == nil {
+			v.delivered(ctx, desc.Digest)
+		}
+		return body, size, err
 	})
-	if err == nil && asked.Load() {
-		v.proxy.began.set(desc.Digest, v.name)
-	}
-	return content, size, err
 }
 
-// vouched notes that this repository's upstream delivered the content once the
-// store's reader has vouched for all of it.
-func (v *view) vouched(ctx context.Context, content io.ReadCloser, desc v1.Descriptor) io.ReadCloser {
-	return &deliveredReader{ReadCloser: content, held: func() { v.delivered(ctx, desc.Digest) }}
+// mayAnswer asks this repository's upstream whether it holds digest, unless it
+// has delivered it.
+func (v *view) mayAnswer(ctx context.Context, digest v1.Hash) error {
+	delivered, _, err := v.proxy.index.Known(ctx, v.name, digest)
+	if err != nil {
+		return fmt.Errorf("read the index: %w", err)
+	}
+	if delivered {
+		return nil
+	}
+	return v.confirm(ctx, digest)
 }
 
 // confirm asks this repository's upstream whether it holds digest.
@@ -189,33 +179,11 @@ func (v *view) delivered(ctx context.Context, digest v1.Hash) {
 	}
 }
 
-// deliveredReader calls held once the store's reader has vouched for the whole
-// content.
-type deliveredReader struct {
-	io.ReadCloser
-	held func()
-	done atomic.Bool
-}
-
-func (r *deliveredReader) Read(p []byte) (int, error) {
-	n, err := r.ReadCloser.Read(p)
-	if err == io.EOF && r.done.CompareAndSwap(false, true) {
-		r.held()
-	}
-	return n, err
-}
-
 // headBlob answers without content: HEAD as GET would begin, or with 304 when
 // the client has the content.
 func (q *request) headBlob(ctx context.Context, v *view, etag string, desc v1.Descriptor, known bool) error {
-	delivered, _, err := v.proxy.index.Known(ctx, v.name, desc.Digest)
-	if err != nil {
-		return fmt.Errorf("read the index: %w", err)
-	}
-	if !delivered {
-		if err := v.confirm(ctx, desc.Digest); err != nil {
-			return err
-		}
+	if err := v.mayAnswer(ctx, desc.Digest); err != nil {
+		return err
 	}
 	q.blobHeaders(etag, desc)
 	q.setID()

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"sync"
 	"time"
 
@@ -18,7 +17,6 @@ const (
 	positiveDecisionKept   = 24 * time.Hour
 	negativeDecisionKept   = 5 * time.Second
 	manifestCacheOverheads = 1024 // bytes counted for each entry beside its content
-	maxBegan               = 100_000
 )
 
 // manifestCache holds parsed manifests, the least recently used first to go.
@@ -112,66 +110,4 @@ func (c *decisionCache) add(key decisionKey, d policy.Decision, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lru.Add(key, decisionEntry{decision: d, until: until})
-}
-
-// keyedLock serialises what concerns one digest.
-type keyedLock struct {
-	mu   sync.Mutex
-	held map[v1.Hash]*lockWaiters
-}
-
-type lockWaiters struct {
-	turn  chan struct{} // holds one token: the lock
-	users int
-}
-
-func newKeyedLock() *keyedLock { return &keyedLock{held: make(map[v1.Hash]*lockWaiters)} }
-
-// lock waits for the lock of key and returns what releases it.
-func (k *keyedLock) lock(ctx context.Context, key v1.Hash) (unlock func(), err error) {
-	k.mu.Lock()
-	w, ok := k.held[key]
-	if !ok {
-		w = &lockWaiters{turn: make(chan struct{}, 1)}
-		k.held[key] = w
-	}
-	w.users++
-	k.mu.Unlock()
-	leave := func() {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if w.users--; w.users == 0 {
-			delete(k.held, key)
-		}
-	}
-	select {
-	case w.turn <- struct{}{}:
-		return func() { <-w.turn; leave() }, nil
-	case <-ctx.Done():
-		leave()
-		return nil, context.Cause(ctx)
-	}
-}
-
-// beganBy remembers which repository's upstream the latest transfer of a digest
-// into the store came from. Since one begins only when the store holds nothing,
-// what the store holds after it came from there, until it is forgotten.
-type beganBy struct {
-	mu  sync.Mutex
-	lru *simplelru.LRU[v1.Hash, string]
-}
-
-func newBeganBy() *beganBy { return &beganBy{lru: newLRU[v1.Hash, string](maxBegan, nil)} }
-
-func (b *beganBy) set(digest v1.Hash, repository string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.lru.Add(digest, repository)
-}
-
-func (b *beganBy) is(digest v1.Hash, repository string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	began, ok := b.lru.Get(digest)
-	return ok && began == repository
 }

@@ -8,7 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/singleflight"
 
 	"vidimus/policy"
@@ -62,56 +61,6 @@ func TestTheDecisionCacheForgetsInTime(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestTheLockOfADigest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newKeyedLock()
-		one, two := v1.Hash{Hex: "1"}, v1.Hash{Hex: "2"}
-		unlock, err := k.lock(t.Context(), one)
-		if err != nil {
-			t.Fatal(err)
-		}
-		other, err := k.lock(t.Context(), two) // another digest does not wait
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, leave := context.WithCancelCause(t.Context())
-		var held sync.WaitGroup
-		for range 3 {
-			held.Go(func() {
-				if _, err := k.lock(ctx, one); !errors.Is(err, errLeft) {
-					t.Errorf("who leaves gets %v", err)
-				}
-			})
-		}
-		inside := 0
-		for range 3 {
-			held.Go(func() {
-				unlock, err := k.lock(t.Context(), one)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				inside++
-				if inside != 1 {
-					t.Errorf("%d hold it", inside)
-				}
-				time.Sleep(time.Second) // of the bubble: nobody waits for it
-				inside--
-				unlock()
-			})
-		}
-		synctest.Wait()
-		leave(errLeft)
-		synctest.Wait()
-		unlock()
-		other()
-		held.Wait()
-		if len(k.held) != 0 {
-			t.Errorf("%d locks are left", len(k.held))
-		}
-	})
 }
 
 var errLeft = errors.New("left")

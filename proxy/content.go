@@ -244,12 +244,6 @@ func (v *view) fetchSmall(ctx context.Context, desc v1.Descriptor) ([]byte, erro
 // keep stores content that this repository's upstream delivered. The store is
 // a convenience: what cannot be kept is served all the same.
 func (v *view) keep(ctx context.Context, digest v1.Hash, content []byte) {
-	unlock, err := v.proxy.joining.lock(ctx, digest)
-	if err != nil {
-		return
-	}
-	defer unlock()
-	v.proxy.began.set(digest, v.name)
 	if err := v.proxy.store.Put(ctx, digest, content); err != nil {
 		v.proxy.logger.Warn("cannot store content", "repository", v.name, "digest", digest.String(), "err", err)
 	}

@@ -244,3 +244,35 @@ func TestBytesArePassedOnAsTheyCome(t *testing.T) {
 		})
 	}
 }
+
+// One upstream that stalls holds up nobody who pulls the same content from
+// another.
+func TestAStalledUpstreamHoldsUpNoOther(t *testing.T) {
+	layer := noiseBytes(11, 1<<20)
+	image := imageOf(layer)
+	for _, lie := range []struct {
+		name  string
+		fault func(<-chan struct{}) lying.Fault
+	}{
+		{"before its answer", func(more <-chan struct{}) lying.Fault { return lying.Hang(more) }},
+		{"in the middle", func(more <-chan struct{}) lying.Fault { return lying.HangAfter(100<<10, more) }},
+	} {
+		t.Run(lie.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.up.PushSigned("acme/web", image, w.key, "v1")
+			w.hub.PushSigned("acme/web", image, w.key, "v1")
+			served(t, w.get(manifestPath(web, "v1")), image)
+			served(t, w.get(manifestPath("docker.io/acme/web", "v1")), image)
+			more := make(chan struct{})
+			w.hub.Lie(lying.Blob("acme/web", lying.Digest(layer)), lie.fault(more))
+			var stalled sync.WaitGroup
+			stalled.Go(func() { servedBlob(t, w.get(blobPath("docker.io/acme/web", lying.Digest(layer))), layer) })
+			if _, err := w.hub.Await(t.Context(), lying.Blob("acme/web", lying.Digest(layer)), 1); err != nil {
+				t.Fatal(err)
+			}
+			servedBlob(t, w.get(blobPath(web, lying.Digest(layer))), layer)
+			close(more)
+			stalled.Wait()
+		})
+	}
+}

@@ -68,17 +68,17 @@ const (
 // back. Readers are sequential and belong to one goroutine; closing one early
 // stops nobody else.
 type Store interface {
-	// Open returns the content of digest, held or still arriving, and its size.
-	// It matches fs.ErrNotExist when there is none.
+	// Open returns the content of digest, which is held, and its size. It
+	// matches fs.ErrNotExist when it is not, though it may be arriving.
 	Open(ctx context.Context, digest v1.Hash) (io.ReadCloser, int64, error)
 
 	// Fetch is Open, and when the content is not held it is fetched: from is
-	// called, once for all concurrent callers, and what it yields streams to
-	// every reader and into the store. The transfer outlives ctx. from is
-	// called again with a larger offset when a transfer breaks. size is the
-	// content's size, at which a longer or shorter transfer fails; -1 when it
-	// is not known.
-	Fetch(ctx context.Context, digest v1.Hash, size int64, from func(ctx context.Context, offset int64) (io.ReadCloser, int64, error)) (io.ReadCloser, int64, error)
+	// called, once for all concurrent callers of one owner, and what it yields
+	// streams to every reader and into the store. A transfer is never shared
+	// between owners and outlives ctx. from is called again with a larger
+	// offset when a transfer breaks. size is the content's size, at which a
+	// longer or shorter transfer fails; -1 when it is not known.
+	Fetch(ctx context.Context, owner string, digest v1.Hash, size int64, from func(ctx context.Context, offset int64) (io.ReadCloser, int64, error)) (io.ReadCloser, int64, error)
 
 	// Put stores content whose digest the caller has computed; it is hashed
 	// again.

@@ -38,8 +38,6 @@ type Proxy struct {
 	now      func() time.Time
 
 	manifests *manifestCache
-	joining   *keyedLock
-	began     *beganBy
 	current   atomic.Pointer[live]
 
 	background sync.WaitGroup
@@ -65,7 +63,7 @@ func New(config Config, revision *Revision) (*Proxy, error) {
 	p := &Proxy{
 		store: config.Store, index: config.Index, recorder: config.Recorder,
 		logger: config.Logger, metrics: config.Metrics, now: config.Now,
-		manifests: newManifestCache(), joining: newKeyedLock(), began: newBeganBy(),
+		manifests: newManifestCache(),
 		observing: make(chan struct{}, maxObserving),
 	}
 	if p.logger == nil {

@@ -74,7 +74,7 @@ func BenchmarkColdFetch(b *testing.B) {
 			b.SetBytes(size)
 			b.ReportAllocs()
 			for b.Loop() {
-				r, _, err := s.Fetch(b.Context(), digest, size, from)
+				r, _, err := s.Fetch(b.Context(), owner, digest, size, from)
 				drain(b, r, err, buf)
 				b.StopTimer()
 				quiet(s)

@@ -11,27 +11,13 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// Open returns a reader of the content of digest, held or arriving, and its
-// size (-1 when that is not known yet). It matches fs.ErrNotExist when there is
-// none. ctx bounds the reader too.
+// Open returns a reader of the content of digest, which is held, and its size.
+// It matches fs.ErrNotExist when it is not held, though it may be arriving. ctx
+// bounds the reader too.
 func (s *Store) Open(ctx context.Context, digest v1.Hash) (io.ReadCloser, int64, error) {
 	k, err := s.check(ctx, digest)
 	if err != nil {
 		return nil, 0, err
-	}
-	// The transfer is asked for first: it leaves only after it has committed.
-	t, err := s.join(k)
-	if err != nil {
-		return nil, 0, err
-	}
-	if t != nil {
-		if err := t.opened(ctx); err == nil {
-			return s.follow(ctx, t, t.from, -1)
-		}
-		t.leave()
-		if ctx.Err() != nil {
-			return nil, 0, context.Cause(ctx)
-		}
 	}
 	r, size, err := s.openHeld(ctx, k, -1, nil)
 	if err != nil {
@@ -41,23 +27,24 @@ func (s *Store) Open(ctx context.Context, digest v1.Hash) (io.ReadCloser, int64,
 }
 
 // Fetch is Open, and when the content is not held it is fetched: from is
-// called, once for all concurrent callers, and what it yields streams to every
-// reader and into the store. from gets a context of the transfer, which no
-// caller's ends; when the content cannot be kept, from is called again for each
-// reader with the reader's context. It is called with a larger offset when a
-// transfer broke. An error of the first call of from is returned, wrapped or as
-// it is.
+// called, once for all concurrent callers of one owner, and what it yields
+// streams to every reader and into the store. An owner is whoever from asks on
+// behalf of; one owner's transfer is joined by no other. from gets a context of
+// the transfer, which no caller's ends; when the content cannot be kept, from is
+// called again for each reader with the reader's context. It is called with a
+// larger offset when a transfer broke. An error of the first call of from is
+// returned, wrapped or as it is.
 //
 // size is the content's size, -1 when it is not known. When it is not what the
 // origin tells, or delivers, the error is a *MismatchError.
-func (s *Store) Fetch(ctx context.Context, digest v1.Hash, size int64, from func(ctx context.Context, offset int64) (io.ReadCloser, int64, error)) (io.ReadCloser, int64, error) {
+func (s *Store) Fetch(ctx context.Context, owner string, digest v1.Hash, size int64, from func(ctx context.Context, offset int64) (io.ReadCloser, int64, error)) (io.ReadCloser, int64, error) {
 	k, err := s.check(ctx, digest)
 	if err != nil {
 		return nil, 0, err
 	}
 	size = max(size, -1)
 	for range 3 {
-		r, got, err := s.fetch(ctx, k, size, from)
+		r, got, err := s.fetch(ctx, owner, k, size, from)
 		if !errors.Is(err, errHeld) {
 			return r, got, err
 		}
@@ -67,8 +54,8 @@ func (s *Store) Fetch(ctx context.Context, digest v1.Hash, size int64, from func
 
 // fetch is one attempt of Fetch. It returns errHeld when another is due, since
 // the content came to be held while it was looked for.
-func (s *Store) fetch(ctx context.Context, k key, size int64, from origin) (io.ReadCloser, int64, error) {
-	t, err := s.join(k)
+func (s *Store) fetch(ctx context.Context, owner string, k key, size int64, from origin) (io.ReadCloser, int64, error) {
+	t, err := s.join(owner, k)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -86,7 +73,7 @@ func (s *Store) fetch(ctx context.Context, k key, size int64, from origin) (io.R
 		if !s.shelf.takes(size) {
 			return s.passThrough(ctx, k, size, from)
 		}
-		if t, err = s.start(k, size, from); err != nil {
+		if t, err = s.start(owner, k, size, from); err != nil {
 			return nil, 0, err
 		}
 	}

@@ -160,7 +160,7 @@ func TestAFileThatIsCutWhileItIsReadIsCompletedFromTheUpstream(t *testing.T) {
 	data := sample(1, 3<<20)
 	mustStore(t, s, data)
 	u := &upstream{data: data, offsets: make(chan int64, 10)}
-	r, size, err := s.Fetch(t.Context(), digestOf(data), int64(len(data)), u.from)
+	r, size, err := s.Fetch(t.Context(), owner, digestOf(data), int64(len(data)), u.from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +252,7 @@ func TestAFailedTransferLeavesNoFileEvenWhileItIsRead(t *testing.T) {
 	dir := t.TempDir()
 	s := mustOpen(t, Config{Directory: dir})
 	from, body, _ := piped(-1)
-	r, _, err := s.Fetch(t.Context(), numbered(1), -1, from)
+	r, _, err := s.Fetch(t.Context(), owner, numbered(1), -1, from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +269,7 @@ func TestADirectoryBelongsToOneStore(t *testing.T) {
 	dir := t.TempDir()
 	s := mustOpen(t, Config{Directory: dir})
 	from, body, _ := piped(-1)
-	r, _, err := s.Fetch(t.Context(), digestOf(nil), -1, from)
+	r, _, err := s.Fetch(t.Context(), owner, digestOf(nil), -1, from)
 	if err != nil {
 		t.Fatal(err)
 	}

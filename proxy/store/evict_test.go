@@ -42,13 +42,13 @@ func TestWhatIsReadOrArrivesIsNotEvicted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	follower, _, err := s.Fetch(t.Context(), digestOf(follow), -1, (&upstream{data: follow}).from)
+	follower, _, err := s.Fetch(t.Context(), owner, digestOf(follow), -1, (&upstream{data: follow}).from)
 	if err != nil {
 		t.Fatal(err)
 	}
 	quiet(s)
 	from, body, _ := piped(int64(len(other)))
-	arriving, _, err := s.Fetch(t.Context(), digestOf(other), int64(len(other)), from)
+	arriving, _, err := s.Fetch(t.Context(), owner, digestOf(other), int64(len(other)), from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func passesThrough(t *testing.T, s *Store, large, unsized []byte) {
 	} {
 		for range 2 {
 			u := &upstream{data: row.data, size: row.size}
-			r, size, err := s.Fetch(t.Context(), digestOf(row.data), row.told, u.from)
+			r, size, err := s.Fetch(t.Context(), owner, digestOf(row.data), row.told, u.from)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -290,7 +290,7 @@ func TestADiskThatFillsUpHalfWayGoesOnWhereItStopped(t *testing.T) {
 	}})
 	body, w := io.Pipe()
 	u := &upstream{data: data, offsets: make(chan int64, 10)}
-	r, size, err := s.Fetch(t.Context(), digestOf(data), int64(len(data)), func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
+	r, size, err := s.Fetch(t.Context(), owner, digestOf(data), int64(len(data)), func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
 		if offset > 0 {
 			return u.from(ctx, offset)
 		}

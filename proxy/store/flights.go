@@ -5,15 +5,23 @@ import (
 	"time"
 )
 
-// join returns the transfer of k that is under way, if any, with the caller
-// counted as one of its readers: it must call leave.
-func (s *Store) join(k key) (*transfer, error) {
+// flight names a transfer: what is transferred, for whom. Transfers are not
+// shared between owners, so that one owner's upstream, which may stall or lie,
+// holds up nobody else.
+type flight struct {
+	owner string
+	key   key
+}
+
+// join returns the transfer of k for owner that is under way, if any, with the
+// caller counted as one of its readers: it must call leave.
+func (s *Store) join(owner string, k key) (*transfer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, ErrClosed
 	}
-	t := s.flights[k]
+	t := s.flights[flight{owner, k}]
 	if t != nil {
 		t.enter()
 	}
@@ -21,19 +29,19 @@ func (s *Store) join(k key) (*transfer, error) {
 }
 
 // start is join, and begins a transfer when there is none.
-func (s *Store) start(k key, size int64, from origin) (*transfer, error) {
+func (s *Store) start(owner string, k key, size int64, from origin) (*transfer, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, ErrClosed
 	}
-	t := s.flights[k]
+	t := s.flights[flight{owner, k}]
 	if t == nil {
 		// The transfer belongs to nobody's request, so it has no caller's
 		// context above it.
 		ctx, stop := context.WithCancelCause(context.Background())
-		t = &transfer{store: s, key: k, from: from, stop: stop, total: size, ready: make(chan struct{})}
-		s.flights[k] = t
+		t = &transfer{store: s, owner: owner, key: k, from: from, stop: stop, total: size, ready: make(chan struct{})}
+		s.flights[t.flight()] = t
 		s.running.Add(1)
 		go t.run(ctx)
 	}
@@ -57,8 +65,8 @@ func (t *transfer) enter() {
 func (s *Store) retire(t *transfer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.flights[t.key] == t {
-		delete(s.flights, t.key)
+	if s.flights[t.flight()] == t {
+		delete(s.flights, t.flight())
 	}
 }
 
@@ -75,8 +83,8 @@ func (s *Store) expireLocked(t *transfer) {
 	if t.readers > 0 || t.done || t.phase >= complete {
 		return
 	}
-	if s.flights[t.key] == t {
-		delete(s.flights, t.key)
+	if s.flights[t.flight()] == t {
+		delete(s.flights, t.flight())
 	}
 	t.stop(errAbandoned)
 }

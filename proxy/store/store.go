@@ -87,7 +87,7 @@ type Store struct {
 
 	mu      sync.Mutex
 	closed  bool
-	flights map[key]*transfer
+	flights map[flight]*transfer
 	waiting int // transfers that wait for a slot
 }
 
@@ -116,7 +116,7 @@ func Open(config Config) (*Store, error) {
 		limits:  config.limits,
 		slots:   make(chan struct{}, config.limits.transfers),
 		buffers: sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }},
-		flights: make(map[key]*transfer),
+		flights: make(map[flight]*transfer),
 	}
 	if config.Directory == "" {
 		s.shelf = newMemory(config.MaxMemory)

@@ -77,9 +77,12 @@ func (f *failing) Read([]byte) (int, error) { return 0, f.err }
 // quiet waits until no transfer and no Put is under way.
 func quiet(s *Store) { s.running.Wait() }
 
+// owner is whom the tests fetch for, unless they are about several.
+const owner = "ghcr.io/acme/web"
+
 func mustFetch(t *testing.T, s *Store, data []byte, from origin) {
 	t.Helper()
-	r, size, err := s.Fetch(t.Context(), digestOf(data), int64(len(data)), from)
+	r, size, err := s.Fetch(t.Context(), owner, digestOf(data), int64(len(data)), from)
 	if err != nil {
 		t.Fatalf("fetch: %v", err)
 	}

@@ -30,6 +30,7 @@ const (
 // mutex all else; the store's is taken first.
 type transfer struct {
 	store *Store
+	owner string
 	key   key
 	from  origin
 	stop  context.CancelCauseFunc
@@ -57,6 +58,8 @@ type progress struct {
 	total   int64
 	written int64
 }
+
+func (t *transfer) flight() flight { return flight{t.owner, t.key} }
 
 // watch returns the progress and a channel that is closed when there is more.
 func (t *transfer) watch() (progress, <-chan struct{}) {
