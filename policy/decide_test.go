@@ -205,6 +205,54 @@ func TestCopiesAreSignedUnderTheirOriginalsName(t *testing.T) {
 	}
 }
 
+func TestOriginalsGoByTheirUpstreamsOtherNames(t *testing.T) {
+	aliases := []string{"127.0.0.1:7100/mpre/web", "proxy.example/local/mpre/web"}
+	hosts := map[string][]string{
+		"other":     {"other.example:5000", "proxy.example/other", "[::1]:5000"},
+		"docker.io": {"proxy.example/docker.io"},
+	}
+	for _, test := range []struct {
+		prefix, signedPrefix string
+		claimed              string
+		reason               string
+	}{
+		{"local/mpre", "local/acme", "local/acme/web", ""},
+		{"local/mpre", "local/acme", "127.0.0.1:7100/acme/web", ""},
+		{"local/mpre", "local/acme", "127.0.0.1:7100/acme/web:v1", ""},
+		{"local/mpre", "local/acme", "proxy.example/local/acme/web", ""},
+		{"local/mpre", "local/acme", "127.0.0.1:7100/mpre/web", ReasonIdentityMismatch},
+		{"local/mpre", "local/acme", "127.0.0.1:7100/acme/other", ReasonIdentityMismatch},
+		{"local/mpre", "local/acme", "127.0.0.1:7101/acme/web", ReasonIdentityMismatch},
+		{"local/mpre", "local/acme", "proxy.example/acme/web", ReasonIdentityMismatch},
+		{"local/mpre", "local/acme", "other.example:5000/acme/web", ReasonIdentityMismatch},
+		{"local/mpre/web", "local/acme/web", "127.0.0.1:7100/acme/web", ""},
+		{"local/mpre", "local", "127.0.0.1:7100/web", ""},
+		{"local", "local/acme", "127.0.0.1:7100/acme/mpre/web", ""},
+		{"local/mpre", "other/acme", "other/acme/web", ""},
+		{"local/mpre", "other/acme", "other.example:5000/acme/web", ""},
+		{"local/mpre", "other/acme", "proxy.example/other/acme/web", ""},
+		{"local/mpre", "other", "other.example:5000/web", ""},
+		{"local/mpre", "other/acme", "127.0.0.1:7100/acme/web", ReasonIdentityMismatch},
+		{"local/mpre", "other/acme", "other.example:5000/mpre/web", ReasonIdentityMismatch},
+		{"local/mpre", "docker.io", "proxy.example/docker.io/library/web", ""},
+		{"local/mpre", "docker.io", "docker.io/web", ""},
+		{"local/mpre", "unknown.example/acme", "unknown.example/acme/web", ""},
+		{"local/mpre", "unknown.example/acme", "other.example:5000/acme/web", ReasonIdentityMismatch},
+	} {
+		w := newWorld(t)
+		w.sign("local/mpre/web", "release @"+test.claimed)
+		e := w.evaluator(Config{Hosts: hosts, Policies: []Policy{{
+			Match: mustMatch(t, "local/**"), Require: one("release"), SignedAs: Remapped, Remap: Remap{Prefix: test.prefix, SignedPrefix: test.signedPrefix},
+		}}}, Options{})
+		s := Subject{Repository: "local/mpre/web", Digest: image, Aliases: aliases}
+		if test.reason == "" {
+			allow(t, e, w, s)
+		} else {
+			deny(t, e, w, s, test.reason)
+		}
+	}
+}
+
 func TestOneKeyOfSeveralIsEnough(t *testing.T) {
 	w := newWorld(t)
 	w.sign(web, "stranger")

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -93,7 +94,8 @@ func (e *Evaluator) Evaluate(ctx context.Context, registry verifier.Registry, su
 	}
 	defer func() {
 		if value := recover(); value != nil {
-			err = d.doubt("an internal error; the log has it", &PanicError{Value: value, Stack: debug.Stack()})
+			p := &PanicError{Value: value, Stack: debug.Stack()}
+			err = d.doubt("an internal error; the log has it", hintAgain, p, p.Error())
 		}
 	}()
 	err = e.decide(ctx, registry, &d)
@@ -161,17 +163,23 @@ func (e *Evaluator) verify(ctx context.Context, registry verifier.Registry, p *P
 	case o.allowed:
 		d.allow("signed by " + list(o.signed))
 	case len(found.failures) > 0:
-		return d.doubt(explainFailures(found.failures), joined(found.failures))
+		failure := joined(found.failures)
+		return d.doubt(explainUnread(d.Subject, failure), hintAgain, failure, causesOf(found.failures)...)
 	case err != nil:
-		return d.doubt("could not look for signatures: "+clean(err.Error(), maxDetail), err)
+		return d.doubt(explainUnread(d.Subject, err), hintAgain, err, err.Error())
 	case o.turnable(p, e.set.suspended):
-		err := e.set.suspension(p)
-		return d.doubt(clean(err.Error(), maxDetail), err)
+		names, causes := e.set.suspension(p)
+		why := strings.Join(causes, "; ")
+		return d.doubt(clean(why, maxReason), hintSuspended(names), errors.New(why), causes...)
 	case found.cut:
 		d.deny(ReasonTooManySignatures, "there are more signatures than are looked at, and those looked at do not suffice; "+needs(p.Require),
 			"remove the signatures that are of no use")
 	default:
-		d.deny(o.reason, explainDenial(p, d.Subject, found.evidence, o), hintDenial(p, d.Subject, found.evidence, o))
+		x := denial{p, d.Subject, found.evidence, o, e.set.holders}
+		d.deny(o.reason, x.explain(), x.hint())
+		if names, causes := e.set.suspension(p); len(names) > 0 {
+			d.Hint += "; and " + hintSuspended(names) + ": " + clean(strings.Join(causes, "; "), maxDetail)
+		}
 	}
 	return nil
 }
@@ -192,7 +200,7 @@ func (e *Evaluator) look(ctx context.Context, registry verifier.Registry, subjec
 	case e.slots <- struct{}{}:
 		defer func() { <-e.slots }()
 	case <-ctx.Done():
-		return findings{}, fmt.Errorf("wait for one of %d places: %w", verifier.MaxDecisions, ctx.Err())
+		return findings{}, fmt.Errorf("wait for one of %d places: %w: %w", verifier.MaxDecisions, errBusy, ctx.Err())
 	}
 	counting := newBudget(registry)
 	about := verifier.Subject{Repository: subject.Repository, Digest: subject.Digest}
@@ -208,26 +216,12 @@ func (e *Evaluator) look(ctx context.Context, registry verifier.Registry, subjec
 	return found, ctx.Err()
 }
 
-func joined(failures []verifier.SourceFailure) error {
-	errs := make([]error, 0, len(failures))
-	for _, f := range failures {
-		errs = append(errs, fmt.Errorf("%s: %w", f.Source, f.Err))
-	}
-	return errors.Join(errs...)
-}
-
 func (d *Decision) allow(explained string) {
 	d.Allowed, d.Reason, d.Explained = true, "", explained
 }
 
 func (d *Decision) deny(reason, explained, hint string) {
 	d.Allowed, d.Reason, d.Explained, d.Hint = false, reason, explained, hint
-}
-
-// doubt makes d inconclusive and returns the error that goes with it.
-func (d *Decision) doubt(explained string, err error) error {
-	d.deny(ReasonInconclusive, explained, "try again; when it stays, look for this id in the log")
-	return fmt.Errorf("decide about %s@%s: %w", d.Subject.Repository, d.Subject.Digest, err)
 }
 
 // NewID returns a random identifier of 16 lower-case hex characters.

@@ -203,7 +203,7 @@ func TestASourceThatCannotBeReadMakesADenialInconclusive(t *testing.T) {
 	if !errors.Is(err, unreadable) || d.Policy != "**" || d.ID == "" {
 		t.Errorf("got %+v, %v", d, err)
 	}
-	if s := d.Sentence("acme/web:v1"); !strings.HasPrefix(s, "Vidimus could not decide about acme/web:v1 (policy **): could not look for signatures: tags: ") || strings.Contains(s, "sign it") {
+	if s := d.Sentence("acme/web:v1"); !strings.HasPrefix(s, "Vidimus could not decide about acme/web:v1 (policy **): could not look for signatures: they could not be read from upstream ghcr.io. [id ") || strings.Contains(s, "sign it") {
 		t.Errorf("sentence: %s", s)
 	}
 
@@ -220,6 +220,68 @@ func TestASourceThatCannotBeReadMakesADenialInconclusive(t *testing.T) {
 	allow(t, e, w, subject())
 }
 
+// fails is an error of an upstream, which says of what kind it is.
+type fails struct{ kind string }
+
+func (f fails) Error() string {
+	return "upstream local: manifest " + sigTag + ": lookup registry.corp on 10.0.0.53:53: dial tcp 192.0.2.1:5000: connection refused"
+}
+func (f fails) Kind() string { return f.kind }
+
+func TestAnInconclusiveDecisionSaysShortlyWhatCouldNotBeAsked(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		want string
+	}{
+		{fails{"unavailable"}, "upstream local is unreachable or failing"},
+		{fails{"unauthorized"}, "upstream local asks for credentials (401)"},
+		{fails{"forbidden"}, "upstream local does not let Vidimus read them (403)"},
+		{fails{"rate-limited"}, "upstream local has had too many requests (429)"},
+		{fails{"tls"}, "no TLS connection to upstream local can be made"},
+		{fails{"refused"}, "upstream local leads to an address that Vidimus does not dial"},
+		{fails{"mismatch"}, "upstream local answers with something malformed or too large"},
+		{fails{"new"}, "they could not be read from upstream local"},
+		{errors.New("disk full"), "they could not be read from upstream local"},
+	} {
+		w := newWorld(t)
+		w.failure = func(string) error { return fmt.Errorf("read: %w", test.err) }
+		e := w.evaluator(Config{Policies: []Policy{{Match: mustMatch(t, "**"), Require: one("release")}}}, Options{})
+		d, err := cannotTell(t, e, w, Subject{Repository: "local/acme/web", Tag: "v1", Digest: image})
+		if want := "could not look for signatures: " + test.want; d.Explained != want {
+			t.Errorf("got  %s\nwant %s", d.Explained, want)
+		}
+		if s := d.Sentence("local/acme/web:v1"); len(s) > 200 || strings.Contains(s, "10.0.0.53") {
+			t.Errorf("%d characters: %s", len(s), s)
+		}
+		if len(d.Causes) != 1 || !strings.HasPrefix(d.Causes[0], "tags: ") || !strings.Contains(d.Causes[0], test.err.Error()) || !errors.Is(err, test.err) {
+			t.Errorf("causes %q of %v", d.Causes, err)
+		}
+	}
+}
+
+func TestCausesAreBounded(t *testing.T) {
+	w := newWorld(t)
+	var list []string
+	for i := range 30 {
+		list = append(list, fmt.Sprintf("release +n=%d", i))
+	}
+	w.sign(web, list...)
+	w.failure = func(reference string) error {
+		if strings.Contains(reference, "@sha256:") {
+			return errors.New(strings.Repeat("x\n", 10_000))
+		}
+		return nil
+	}
+	e := w.evaluator(Config{Policies: []Policy{{Match: mustMatch(t, "**"), Require: one("release")}}}, Options{})
+	d, _ := cannotTell(t, e, w, subject())
+	if len(d.Causes) != maxCauses+1 || d.Causes[maxCauses] != "and 22 more" {
+		t.Errorf("%d causes, the last %q", len(d.Causes), d.Causes[len(d.Causes)-1])
+	}
+	for _, cause := range d.Causes {
+		fitForALine(t, cause, maxDetail)
+	}
+}
+
 func TestASuspendedAuthority(t *testing.T) {
 	w := newWorld(t)
 	authorities := w.authorities()
@@ -233,8 +295,9 @@ func TestASuspendedAuthority(t *testing.T) {
 	}
 	e, w := test(one("release"), "release")
 	d, _ := cannotTell(t, e, w, subject())
-	if d.Explained != `authority release is suspended: release.pub: no such file\u000aor \u001b[31mdirectory` {
-		t.Errorf("explained: %s", d.Explained)
+	const why = `authority release is suspended: release.pub: no such file\u000aor \u001b[31mdirectory`
+	if d.Explained != why || d.Hint != "put the key file of release back" || !slices.Equal(d.Causes, []string{why}) {
+		t.Errorf("explained: %s; hint: %s; causes: %q", d.Explained, d.Hint, d.Causes)
 	}
 	e, w = test(allOf("ci", "release"), "ci", "release")
 	cannotTell(t, e, w, subject())
@@ -244,7 +307,10 @@ func TestASuspendedAuthority(t *testing.T) {
 	e, w = test(anyOf("ci", "release"), "release", "ci")
 	allow(t, e, w, subject()) // without it
 	e, w = test(one("release"))
-	deny(t, e, w, subject(), ReasonUnsigned) // it could not have turned that
+	d = deny(t, e, w, subject(), ReasonUnsigned) // it could not have turned that
+	if !strings.HasSuffix(d.Hint, "; and put the key file of release back: "+why) {
+		t.Errorf("hint: %s", d.Hint)
+	}
 	e, w = test(allOf("ci", "release"), "ci")
 	deny(t, e, w, subject(), ReasonThreshold) // nor that: nobody else has signed
 	e, w = test(some(3, "ci", "release", "vendor"), "release", "ci")
@@ -322,6 +388,9 @@ func TestADecisionTakesNoLongerThanItsTime(t *testing.T) {
 		if took := time.Since(begun); took != verifier.DecisionTime {
 			t.Errorf("took %v", took)
 		}
+		if d.Explained != "could not look for signatures: no answer in time from upstream ghcr.io" {
+			t.Errorf("explained: %s", d.Explained)
+		}
 	})
 }
 
@@ -347,6 +416,9 @@ func TestOnlySoManyDecisionsAtOnce(t *testing.T) {
 		d, err := e.Evaluate(ctx, registry, subject())
 		if !errors.Is(err, context.DeadlineExceeded) || d.Reason != ReasonInconclusive || d.Allowed {
 			t.Errorf("one more: %+v, %v", d, err)
+		}
+		if d.Explained != "could not look for signatures: too many decisions are under way" {
+			t.Errorf("explained: %s", d.Explained)
 		}
 		if n := len(registry.entered); n != verifier.MaxDecisions {
 			t.Errorf("one more read evidence")
@@ -389,6 +461,8 @@ func TestAClientThatLeavesGetsNoDecision(t *testing.T) {
 	cancel()
 	if d, err := e.Evaluate(ctx, w, subject()); !errors.Is(err, context.Canceled) || d.Allowed {
 		t.Errorf("got %+v, %v", d, err)
+	} else if d.Explained != "could not look for signatures: who asked has left" {
+		t.Errorf("explained: %s", d.Explained)
 	}
 }
 

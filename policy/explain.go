@@ -14,25 +14,49 @@ const (
 	maxClaimed  = 120 // a claimed name
 	maxValue    = 60  // an annotation's value
 	maxDetail   = 400 // the verifier's or an upstream's words
+	maxReason   = 200 // why nobody could tell
 	maxSentence = 2000
 )
 
-// explainDenial says in one line why evidence does not satisfy p.
-func explainDenial(p *Policy, subject Subject, evidence []verifier.Evidence, o outcome) string {
-	near := explainNearest(p, subject, evidence, o)
-	if near != "" {
-		near = "; nearest: " + near
-	}
-	switch o.reason {
+// denial is a denial for want of evidence, and all that it can be told from.
+type denial struct {
+	policy   *Policy
+	subject  Subject
+	evidence []verifier.Evidence
+	outcome  outcome
+	holders  map[string][]string // authorities by key's id
+}
+
+// explain says in one line why the evidence does not satisfy the policy: who
+// has not signed; or, when the nearest piece is by an authority that is
+// required, what it signed instead.
+func (x denial) explain() string {
+	switch x.outcome.reason {
 	case ReasonUnsigned:
-		return "not signed; " + needs(p.Require)
+		return "not signed; " + needs(x.policy.Require)
 	case ReasonThreshold:
-		return fmt.Sprintf("signed by %s, but %s%s", list(o.signed), needs(p.Require), near)
+		return fmt.Sprintf("signed by %s, but %s%s", list(x.outcome.signed), needs(x.policy.Require), x.explainNearest())
 	}
-	if len(p.Require.Of) == 1 {
-		return fmt.Sprintf("signed, but not by %s%s", list(p.Require.Of), near)
+	if x.outcome.near == unreadable && x.evidence[x.outcome.nearest].KeyID() == "" {
+		return "there is a signature that cannot be checked: " + clean(x.evidence[x.outcome.nearest].Detail(), maxDetail) + "; " + needs(x.policy.Require)
 	}
-	return fmt.Sprintf("signed, but by none of %s%s", list(p.Require.Of), near)
+	if by := x.nearestBy(true); len(by) > 0 {
+		if x.outcome.near == astray {
+			return list(by) + " " + x.miss()
+		}
+		return fmt.Sprintf("signed by %s, but %s", list(by), x.miss())
+	}
+	if len(x.policy.Require.Of) == 1 {
+		return fmt.Sprintf("signed, but not by %s%s", list(x.policy.Require.Of), x.explainNearest())
+	}
+	return fmt.Sprintf("signed, but by none of %s%s", list(x.policy.Require.Of), x.explainNearest())
+}
+
+// nearestBy returns the authorities that hold the key of the nearest evidence.
+func (x denial) nearestBy(required bool) []string {
+	return slices.DeleteFunc(slices.Clone(x.holders[x.evidence[x.outcome.nearest].KeyID()]), func(name string) bool {
+		return required && !slices.Contains(x.policy.Require.Of, name)
+	})
 }
 
 // needs says whose signatures r asks for.
@@ -49,44 +73,56 @@ func needs(r Require) string {
 }
 
 // explainNearest says how the nearest evidence misses, or nothing when there is
-// no more to it than that nobody required has made it.
-func explainNearest(p *Policy, subject Subject, evidence []verifier.Evidence, o outcome) string {
-	if o.nearest < 0 {
+// no more to it than that a key of nobody's has made it.
+func (x denial) explainNearest() string {
+	if x.outcome.nearest < 0 {
 		return ""
 	}
-	e := evidence[o.nearest]
-	key := "key " + shortKey(e.KeyID())
-	if by := e.Authorities(); len(by) > 0 {
-		key = fmt.Sprintf("%s (%s)", key, list(by))
+	e := x.evidence[x.outcome.nearest]
+	if e.KeyID() == "" {
+		if x.outcome.near == unreadable {
+			return "; nearest: " + clean(e.Detail(), maxDetail)
+		}
+		return ""
 	}
-	switch o.near {
-	case stranger:
-		if e.Verified() {
-			return key + " signed it"
-		}
+	who := "; nearest: key " + shortKey(e.KeyID())
+	if by := x.nearestBy(false); len(by) > 0 {
+		who += " (" + list(by) + ")"
+	}
+	switch x.outcome.near {
+	case astray:
+		return who + " " + x.miss()
 	case unreadable:
-		if e.KeyID() != "" {
-			return fmt.Sprintf("%s signed a payload that is not valid: %s", key, clean(e.Detail(), maxDetail))
-		}
-		return clean(e.Detail(), maxDetail)
+		return who + " signed it, but " + x.miss()
+	}
+	return strings.TrimSuffix(who+" signed it "+x.miss(), " ")
+}
+
+// miss says, after "signed it", how the nearest evidence misses, and nothing
+// when it is by nobody required; astray, it says what was signed.
+func (x denial) miss() string {
+	e := x.evidence[x.outcome.nearest]
+	switch x.outcome.near {
+	case unreadable:
+		return "the payload is not valid: " + clean(e.Detail(), maxDetail)
 	case astray:
 		if e.ClaimedName() != "" {
-			return fmt.Sprintf("%s signed another digest, of %s", key, clean(e.ClaimedName(), maxClaimed))
+			return "signed another digest, of " + clean(e.ClaimedName(), maxClaimed)
 		}
-		return key + " signed another digest"
+		return "signed another digest"
 	case misnamed:
-		return key + " " + explainName(p, subject, e.ClaimedName())
+		return explainName(x.policy, x.subject, e.ClaimedName())
 	case unlabelled:
-		return key + " " + explainAnnotation(p, e)
+		return explainAnnotation(x.policy, e)
 	}
 	return ""
 }
 
 func explainName(p *Policy, subject Subject, claimed string) string {
 	if claimed == "" {
-		return "signed it without a name"
+		return "without a name"
 	}
-	text := "signed it for " + clean(claimed, maxClaimed)
+	text := "for " + clean(claimed, maxClaimed)
 	c, ok := parseClaim(claimed)
 	if ok && p.SignedAs == Exact && namesRepository(p, subject, c.repository) {
 		if subject.Tag == "" {
@@ -102,10 +138,10 @@ func explainAnnotation(p *Policy, e verifier.Evidence) string {
 	wanted := pair(name, p.Annotations[name])
 	value, ok := e.Annotations()[name]
 	if !ok {
-		return "signed it without annotation " + wanted
+		return "without annotation " + wanted
 	}
 	text, _ := annotationText(value)
-	return fmt.Sprintf("signed it with annotation %s, not %s", pair(name, text), wanted)
+	return fmt.Sprintf("with annotation %s, not %s", pair(name, text), wanted)
 }
 
 func pair(name, value string) string {
@@ -121,27 +157,19 @@ func shortKey(id string) string {
 	return clean(id[:shown], shown) + "…"
 }
 
-// explainFailures says which sources could not be read.
-func explainFailures(failures []verifier.SourceFailure) string {
-	var parts []string
-	for _, f := range failures[:min(len(failures), 3)] {
-		parts = append(parts, fmt.Sprintf("%s: %s", clean(f.Source, maxValue), clean(f.Err.Error(), maxDetail)))
-	}
-	return "could not look for signatures: " + strings.Join(parts, "; ")
-}
-
-// hintDenial says what would mend a denial for want of evidence.
-func hintDenial(p *Policy, subject Subject, evidence []verifier.Evidence, o outcome) string {
-	sign := hintSign(p, subject, o)
-	if o.reason != ReasonIdentityMismatch || p.SignedAs != IfPresent && p.SignedAs != Repository {
+// hint says what would mend the denial.
+func (x denial) hint() string {
+	p := x.policy
+	sign := hintSign(p, x.subject, x.outcome)
+	if x.outcome.reason != ReasonIdentityMismatch || p.SignedAs != IfPresent && p.SignedAs != Repository {
 		return sign
 	}
-	c, ok := parseClaim(evidence[o.nearest].ClaimedName())
+	c, ok := parseClaim(x.evidence[x.outcome.nearest].ClaimedName())
 	if !ok {
 		return sign
 	}
 	return fmt.Sprintf("%s; or, when %s holds trusted copies of %s, add to policy %s: signedAs: {prefix: %s, signedPrefix: %s}",
-		sign, subject.Repository, c.repository, clean(p.Name, maxLabel), subject.Repository, c.repository)
+		sign, x.subject.Repository, c.repository, clean(p.Name, maxLabel), x.subject.Repository, c.repository)
 }
 
 // hintSign is the command that makes the signature that is missing.
@@ -158,6 +186,9 @@ func hintSign(p *Policy, subject Subject, o outcome) string {
 	}
 	if p.SignedAs == Exact && subject.Tag != "" {
 		command = append(command, "--sign-container-identity", quote(subject.Repository+":"+subject.Tag))
+	}
+	if original, ok := p.original(subject); ok {
+		command = append(command, "--sign-container-identity", quote(original))
 	}
 	command = append(command, quote(subject.reachable()+"@"+subject.Digest.String()))
 	return fmt.Sprintf("with a key of %s: %s", list(missing), strings.Join(command, " "))
@@ -194,6 +225,8 @@ func (d Decision) Sentence(image string) string {
 		b.WriteString("Vidimus allowed ")
 	case d.Reason == ReasonInconclusive:
 		b.WriteString("Vidimus could not decide about ")
+	case d.Served():
+		b.WriteString("Vidimus would refuse ")
 	default:
 		b.WriteString("Vidimus refused ")
 	}

@@ -49,13 +49,17 @@ func TestSentences(t *testing.T) {
 		{production(one("release")), []string{"stranger"}, refused + "signed, but not by release."},
 		{production(one("release")), []string{"dev"}, refused + "signed, but not by release; nearest: key KEY (dev) signed it."},
 		{production(anyOf("release", "ci")), []string{"ci @ghcr.io/other/web"},
-			refused + "signed, but by none of release, ci; nearest: key KEY (ci) signed it for ghcr.io/other/web."},
-		{production(one("release")), []string{"release #other"}, refused + "signed, but not by release; nearest: key KEY signed another digest, of ghcr.io/acme/web."},
-		{production(one("release")), []string{"release #other @"}, refused + "signed, but not by release; nearest: key KEY signed another digest."},
-		{named, []string{"release @"}, refused + "signed, but not by release; nearest: key KEY (release) signed it without a name."},
-		{exact, []string{"release"}, refused + "signed, but not by release; nearest: key KEY (release) signed it for ghcr.io/acme/web, not for tag v1."},
-		{annotated, []string{"release"}, refused + "signed, but not by release; nearest: key KEY (release) signed it without annotation env=prod."},
-		{annotated, []string{"release +env=dev"}, refused + "signed, but not by release; nearest: key KEY (release) signed it with annotation env=dev, not env=prod."},
+			refused + "signed by ci, but for ghcr.io/other/web."},
+		{production(anyOf("release", "ci")), []string{"stranger"}, refused + "signed, but by none of release, ci."},
+		{production(one("release")), []string{"release #other"}, refused + "release signed another digest, of ghcr.io/acme/web."},
+		{production(one("release")), []string{"release #other @"}, refused + "release signed another digest."},
+		{production(one("release")), []string{"dev #other"}, refused + "signed, but not by release; nearest: key KEY (dev) signed another digest, of ghcr.io/acme/web."},
+		{production(allOf("release", "ci")), []string{"ci", "release #other"},
+			refused + "signed by ci, but signatures by all of release, ci are needed; nearest: key KEY (release) signed another digest, of ghcr.io/acme/web."},
+		{named, []string{"release @"}, refused + "signed by release, but without a name."},
+		{exact, []string{"release"}, refused + "signed by release, but for ghcr.io/acme/web, not for tag v1."},
+		{annotated, []string{"release"}, refused + "signed by release, but without annotation env=prod."},
+		{annotated, []string{"release +env=dev"}, refused + "signed by release, but with annotation env=dev, not env=prod."},
 		{production(allOf("release", "ci")), []string{"ci"}, refused + "signed by ci, but signatures by all of release, ci are needed."},
 		{production(allOf("release", "ci")), []string{"ci", "release @ghcr.io/x/y"},
 			refused + "signed by ci, but signatures by all of release, ci are needed; nearest: key KEY (release) signed it for ghcr.io/x/y."},
@@ -69,8 +73,42 @@ func TestSentences(t *testing.T) {
 			t.Errorf("got  %s\nwant %s", got, test.want)
 		}
 	}
-	if got, _ := sentence(t, production(one("release")), "release !bad"); !strings.HasPrefix(got, refused+"signed, but not by release; nearest: key KEY signed a payload that is not valid: ") {
+	if got, _ := sentence(t, production(one("release")), "release !bad"); !strings.HasPrefix(got, refused+"signed by release, but the payload is not valid: ") {
 		t.Errorf("got %s", got)
+	}
+}
+
+func TestASignatureWhosePayloadIsGoneIsNobodys(t *testing.T) {
+	w := newWorld(t)
+	w.sign(web, "release")
+	for name := range w.content {
+		if strings.Contains(name, "@sha256:") {
+			delete(w.content, name)
+		}
+	}
+	d := deny(t, w.evaluator(Config{Policies: []Policy{{Match: mustMatch(t, "**"), Require: one("release")}}}, Options{}), w, subject(), ReasonPayloadInvalid)
+	if !regexp.MustCompile(`^there is a signature that cannot be checked: its payload sha256:[0-9a-f]{64} is missing; a signature by release is needed$`).MatchString(d.Explained) {
+		t.Errorf("got %s", d.Explained)
+	}
+}
+
+func TestWhatIsServedAllTheSameIsNotSaidToBeRefused(t *testing.T) {
+	const why = " x (policy p): not signed."
+	for _, test := range []struct {
+		d    Decision
+		want string
+	}{
+		{Decision{Reason: ReasonUnsigned}, "Vidimus refused" + why},
+		{Decision{Reason: ReasonUnsigned, Enforcement: Warn}, "Vidimus would refuse" + why},
+		{Decision{Reason: ReasonUnsigned, Enforcement: Observe}, "Vidimus would refuse" + why},
+		{Decision{Reason: ReasonRevoked, Enforcement: Observe}, "Vidimus refused" + why},
+		{Decision{Reason: ReasonInconclusive, Enforcement: Warn}, "Vidimus could not decide about" + why},
+		{Decision{Allowed: true, Enforcement: Warn}, "Vidimus allowed" + why},
+	} {
+		test.d.Policy, test.d.Explained = "p", "not signed"
+		if got := test.d.Sentence("x"); got != test.want {
+			t.Errorf("got  %s\nwant %s", got, test.want)
+		}
 	}
 }
 
@@ -88,6 +126,8 @@ func TestHints(t *testing.T) {
 		{"with annotations, quoted for a shell", annotated, nil, `with a key of release, ci: vidimus sign --key KEY -a env=prod -a 'note=it'\''s ok' ` + at + image.String()},
 		{"under the exact name", Policy{Require: one("release"), SignedAs: Exact}, []string{"release"},
 			"with a key of release: vidimus sign --key KEY --sign-container-identity ghcr.io/acme/web:v1 " + at + image.String()},
+		{"under the original's name", Policy{Require: one("release"), SignedAs: Remapped, Remap: Remap{Prefix: "ghcr.io/acme", SignedPrefix: "docker.io/acme"}}, nil,
+			"with a key of release: vidimus sign --key KEY --sign-container-identity docker.io/acme/web " + at + image.String()},
 		{"or take it for a copy", Policy{Name: "prod", Require: one("release")}, []string{"release @index.docker.io/acme/web"},
 			"with a key of release: vidimus sign --key KEY " + at + image.String() +
 				"; or, when ghcr.io/acme/web holds trusted copies of docker.io/acme/web, add to policy prod: signedAs: {prefix: ghcr.io/acme/web, signedPrefix: docker.io/acme/web}"},

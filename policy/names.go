@@ -23,8 +23,7 @@ func nameHolds(p *Policy, subject Subject, claimed string) bool {
 func namesRepository(p *Policy, subject Subject, name string) bool {
 	if p.SignedAs == Remapped {
 		if rest, ok := below(p.Remap.Prefix, subject.Repository); ok {
-			original, ok := Canonical(p.Remap.SignedPrefix + rest)
-			return ok && original == name
+			return p.namesOriginal(subject, rest, name)
 		}
 	}
 	if subject.Repository == name {

@@ -128,6 +128,8 @@ type Policy struct {
 	Annotations map[string]string // must be in the signed payload
 	Enforcement *Enforcement      // never above the ceiling; nil is the ceiling
 	Message     string            // added to a denial
+
+	originals []string // other hosts of the upstream of Remap.SignedPrefix
 }
 
 // Exception admits digests without evidence until a moment. Its policy's deny
@@ -147,6 +149,11 @@ type Config struct {
 	Policies    []Policy
 	Exceptions  []Exception
 	Revoked     []v1.Hash
+	// Hosts are, by an upstream's name, the other registries by which its
+	// repositories are known: its URL's host, the proxy's external host with the
+	// upstream's name behind it. Signatures of an original (Remap.SignedPrefix)
+	// may use them. What no name can begin with is passed over.
+	Hosts map[string][]string
 	// Now tells how far ahead an exception reaches; nil means time.Now.
 	Now func() time.Time
 }
@@ -178,9 +185,10 @@ type Decision struct {
 
 	Allowed   bool
 	Reason    string   // one of the Reason constants; empty when allowed
-	Explained string   // one line for a person: why; without the image's name
+	Explained string   // one line for a person: why; without the image's name and, for clients read it, any address
 	Message   string   // the policy's message
 	Hint      string   // what would mend it
+	Causes    []string // of an inconclusive one: at most a handful of lines, in full, for the record and the log
 	Exception string   // the reason of the exception that allowed it
 	Via       string   // digest of the allowed index that lists this manifest
 	Satisfied []string // authorities that have signed, sorted

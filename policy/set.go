@@ -1,8 +1,6 @@
 package policy
 
 import (
-	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -19,9 +17,10 @@ type Set struct {
 	revision    string
 	ceiling     Enforcement
 	authorities []verifier.Authority
-	suspended   map[string]string // by authority's name: why
-	policies    []Policy          // each with its name and enforcement filled in
-	tree        *prefixTree       // of policies
+	suspended   map[string]string   // by authority's name: why
+	holders     map[string][]string // by key's id: authorities that are not suspended
+	policies    []Policy            // each with its name and enforcement filled in
+	tree        *prefixTree         // of policies
 	exceptions  []Exception
 	excepted    map[v1.Hash][]int // exceptions by digest
 	revoked     map[v1.Hash]struct{}
@@ -41,6 +40,7 @@ func New(config Config) (*Set, error) {
 		revision:  config.Revision,
 		ceiling:   config.Enforcement,
 		suspended: make(map[string]string),
+		holders:   make(map[string][]string),
 		tree:      &prefixTree{},
 		excepted:  make(map[v1.Hash][]int),
 		revoked:   make(map[v1.Hash]struct{}, len(config.Revoked)),
@@ -50,10 +50,16 @@ func New(config Config) (*Set, error) {
 		s.authorities = append(s.authorities, a)
 		if a.Suspended != "" {
 			s.suspended[a.Name] = a.Suspended
+			continue
+		}
+		for _, key := range a.Keys {
+			if id := key.ID(); !slices.Contains(s.holders[id], a.Name) {
+				s.holders[id] = append(s.holders[id], a.Name)
+			}
 		}
 	}
 	for i, p := range config.Policies {
-		s.policies = append(s.policies, settle(p, config.Enforcement))
+		s.policies = append(s.policies, settle(p, config))
 		for _, pattern := range p.Match.include {
 			s.tree.add(pattern.prefix, i)
 		}
@@ -72,15 +78,17 @@ func New(config Config) (*Set, error) {
 }
 
 // settle returns a copy of p with nothing left to default.
-func settle(p Policy, ceiling Enforcement) Policy {
+func settle(p Policy, config Config) Policy {
 	p.Name = policyName(p)
 	if p.Enforcement == nil {
-		p.Enforcement = new(ceiling)
+		p.Enforcement = new(config.Enforcement)
 	} else {
 		p.Enforcement = new(*p.Enforcement)
 	}
 	p.Require.Of = slices.Clone(p.Require.Of)
 	p.Annotations = maps.Clone(p.Annotations)
+	upstream, _, _ := strings.Cut(p.Remap.SignedPrefix, "/")
+	p.originals = slices.Clone(config.Hosts[upstream])
 	return p
 }
 
@@ -171,15 +179,4 @@ func (s *Set) ordered(p *Policy) []verifier.Authority {
 		}
 	}
 	return ordered
-}
-
-// suspension says which authorities of p are suspended, and why.
-func (s *Set) suspension(p *Policy) error {
-	var errs []string
-	for _, name := range p.Require.Of {
-		if why, ok := s.suspended[name]; ok {
-			errs = append(errs, fmt.Sprintf("authority %s is suspended: %s", name, why))
-		}
-	}
-	return errors.New(strings.Join(errs, "; "))
 }
