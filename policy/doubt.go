@@ -81,10 +81,10 @@ func explainUnread(subject Subject, err error) string {
 		kind = f.Kind()
 	}
 	switch {
-	case errors.Is(err, errBusy):
-		return could + "too many decisions are under way"
 	case errors.Is(err, context.Canceled):
 		return could + "who asked has left"
+	case errors.Is(err, errBusy):
+		return could + "too many decisions are under way"
 	case errors.Is(err, context.DeadlineExceeded):
 		return could + "no answer in time from " + upstream
 	}
