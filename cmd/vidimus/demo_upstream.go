@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"golang.org/x/sync/errgroup"
 
 	"vidimus/signer"
 )
@@ -91,9 +92,13 @@ func (u *demoUpstream) fill(ctx context.Context, host string, key, other crypto.
 	p.push("acme/wrongkey", wrong)
 	p.push("acme/moved", before)
 	p.push("acme/tampered", tampered)
-	p.sign(other, p.request("acme/wrongkey", wrong))
-	p.sign(key, p.request("acme/signed", signed), p.request("acme/multi", index),
-		p.request("acme/moved", before), p.request("acme/tampered", tampered))
+	p.sign(
+		signature{other, []signer.Request{p.request("acme/wrongkey", wrong)}},
+		signature{key, []signer.Request{
+			p.request("acme/signed", signed), p.request("acme/multi", index),
+			p.request("acme/moved", before), p.request("acme/tampered", tampered),
+		}},
+	)
 	p.push("acme/moved", after)
 	p.copySignature("acme/moved", before, after)
 	if p.err != nil {
@@ -174,16 +179,35 @@ func (p *demoPusher) request(repository string, subject digestible) signer.Reque
 	return signer.Request{Subject: digest, Repository: in, Reference: in}
 }
 
-func (p *demoPusher) sign(key crypto.Signer, requests ...signer.Request) {
+// signature is what one key is to sign.
+type signature struct {
+	key      crypto.Signer
+	requests []signer.Request
+}
+
+// sign makes the signatures of all keys at the same time: each of them waits to
+// see that its own stayed.
+func (p *demoPusher) sign(signatures ...signature) {
 	if p.err != nil {
 		return
 	}
-	writer := writerFlags{plainHTTP: true}
-	s, err := signer.New(signer.Config{Registry: writer.registry(name.Repository{}), Key: key})
-	if err == nil {
-		_, err = s.Sign(p.ctx, requests...)
+	writer := writerFlags{registryFlags: registryFlags{allowHTTP: true}}
+	registry, err := writer.registry(name.Repository{})
+	if err != nil {
+		p.err = err
+		return
 	}
-	p.err = err
+	group, ctx := errgroup.WithContext(p.ctx)
+	for _, s := range signatures {
+		group.Go(func() error {
+			by, err := signer.New(signer.Config{Registry: registry, Key: s.key})
+			if err == nil {
+				_, err = by.Sign(ctx, s.requests...)
+			}
+			return err
+		})
+	}
+	p.err = group.Wait()
 }
 
 func (p *demoPusher) copySignature(repository string, from, to digestible) {

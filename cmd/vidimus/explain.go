@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -104,7 +105,7 @@ func (f *explainFlags) explainID(cmd *cobra.Command, id string) error {
 }
 
 func (f *explainFlags) explainImage(cmd *cobra.Command, image string) error {
-	from, err := f.source(image)
+	from, err := f.source(cmd.Context(), image)
 	if err != nil {
 		return err
 	}
@@ -228,7 +229,7 @@ func verdictLine(d policy.Decision) string {
 }
 
 // source returns the configuration to decide by.
-func (f *explainFlags) source(image string) (source, error) {
+func (f *explainFlags) source(ctx context.Context, image string) (source, error) {
 	if f.policy == "" {
 		name, err := findConfig(f.config, os.LookupEnv)
 		if err != nil {
@@ -241,5 +242,5 @@ func (f *explainFlags) source(image string) (source, error) {
 		return nil, misuse(err)
 	}
 	registry := reference.Context().Registry
-	return withUpstreams(fromFile(f.policy), registryName(registry), registryFlags{}.urlOf(registry)), nil
+	return withUpstreams(fromFile(f.policy), registryName(registry), new(registryFlags).urlOf(ctx, registry)), nil
 }

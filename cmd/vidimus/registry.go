@@ -3,58 +3,109 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/spf13/cobra"
 
 	"vidimus/proxy/upstream"
 	"vidimus/verifier"
 )
 
-// registryFlags are how a command reaches a registry that a person named.
+// registryFlags are how a command reaches a registry that a person named, with
+// the names and meanings that they have in cosign.
 type registryFlags struct {
-	allowHTTP bool
-	caFile    string
+	allowHTTP, insecure bool
+	caFile              string
+}
+
+func (f *registryFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.BoolVar(&f.allowHTTP, "allow-http-registry", false, "speak plain HTTP to a registry that has no TLS")
+	flags.BoolVar(&f.insecure, "allow-insecure-registry", false, "do not check the registry's certificate")
+	flags.StringVar(&f.caFile, "registry-cacert", "", "PEM `FILE` of authorities to trust for the registry, besides the system's")
+}
+
+func (f *registryFlags) nameOptions() []name.Option {
+	if f.allowHTTP {
+		return []name.Option{name.Insecure}
+	}
+	return nil
+}
+
+// authorities returns what --registry-cacert names, nil without it.
+func (f *registryFlags) authorities() ([]byte, error) {
+	if f.caFile == "" {
+		return nil, nil
+	}
+	ca, err := os.ReadFile(f.caFile)
+	if err != nil {
+		return nil, misuse(fmt.Errorf("--registry-cacert: %w", err))
+	}
+	return ca, nil
 }
 
 // upstreamOf returns a client for the registry of a reference, with the
-// credentials of docker, and its address as a URL.
-func (f registryFlags) upstreamOf(registry name.Registry) (*upstream.Client, error) {
-	var ca []byte
-	if f.caFile != "" {
-		var err error
-		if ca, err = os.ReadFile(f.caFile); err != nil {
-			return nil, fmt.Errorf("--registry-cacert: %w", err)
-		}
+// credentials of docker.
+func (f *registryFlags) upstreamOf(ctx context.Context, registry name.Registry) (*upstream.Client, error) {
+	ca, err := f.authorities()
+	if err != nil {
+		return nil, err
 	}
-	return upstream.New(upstream.Config{
+	client, err := upstream.New(upstream.Config{
 		CA:          ca,
 		Name:        registryName(registry),
-		URL:         f.urlOf(registry),
+		URL:         f.urlOf(ctx, registry),
 		Credentials: upstream.DockerConfig(""),
 		Proxy:       http.ProxyFromEnvironment,
 		UserAgent:   "vidimus/" + version(),
 	})
+	if err != nil {
+		return nil, misuse(err)
+	}
+	return client, nil
 }
 
-// urlOf is https, and http for loopback, where go-containerregistry and cosign
-// speak it too, or where the person allows it.
-func (f registryFlags) urlOf(registry name.Registry) string {
+// urlOf is https. Where http is allowed, which it is for loopback as it is in
+// cosign and go-containerregistry, it is http unless TLS is spoken there.
+func (f *registryFlags) urlOf(ctx context.Context, registry name.Registry) string {
 	host := registry.RegistryStr()
 	if host == name.DefaultRegistry {
 		host = "registry-1.docker.io"
 	}
-	scheme := registry.Scheme()
-	if f.allowHTTP {
-		scheme = "http"
+	if (f.allowHTTP || registry.Scheme() == "http") && !speaksTLS(ctx, host) {
+		return "http://" + host
 	}
-	return scheme + "://" + host
+	return "https://" + host
+}
+
+// handshakePatience bounds the look whether a registry speaks TLS.
+const handshakePatience = 5 * time.Second
+
+// speaksTLS tells whether there is TLS at host. Whose, is for the client to
+// check: this shakes hands with everybody, and sends nothing.
+func speaksTLS(ctx context.Context, host string) bool {
+	ctx, cancel := context.WithTimeout(ctx, handshakePatience)
+	defer cancel()
+	if _, _, err := net.SplitHostPort(host); err != nil {
+		host = net.JoinHostPort(strings.Trim(host, "[]"), "443")
+	}
+	dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}
+	conn, err := dialer.DialContext(ctx, "tcp", host)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
 }
 
 // registryName is what policies and clients call a registry.
@@ -120,10 +171,10 @@ func (d direct) Blob(ctx context.Context, _ string, desc v1.Descriptor) ([]byte,
 }
 
 // openDirect returns what reads image and its signatures, and frees it.
-func (f registryFlags) openDirect(image name.Reference) (direct, func(), error) {
-	client, err := f.upstreamOf(image.Context().Registry)
+func (f *registryFlags) openDirect(ctx context.Context, image name.Reference) (direct, func(), error) {
+	client, err := f.upstreamOf(ctx, image.Context().Registry)
 	if err != nil {
-		return direct{}, nil, misuse(err)
+		return direct{}, nil, err
 	}
 	here := registryRepository{client, image.Context().RepositoryStr()}
 	value := os.Getenv("COSIGN_REPOSITORY")
@@ -135,7 +186,7 @@ func (f registryFlags) openDirect(image name.Reference) (direct, func(), error) 
 		client.Close()
 		return direct{}, nil, misuse(fmt.Errorf("COSIGN_REPOSITORY: %w", err))
 	}
-	other, err := f.upstreamOf(elsewhere.Registry)
+	other, err := f.upstreamOf(ctx, elsewhere.Registry)
 	if err != nil {
 		client.Close()
 		return direct{}, nil, misuse(fmt.Errorf("COSIGN_REPOSITORY: %w", err))

@@ -43,7 +43,12 @@ Signatures that are there already are kept.
 
 A tag is resolved once and the digest is signed: name images by digest, or the
 tag may have moved since you looked at it. The password of the key is taken
-from COSIGN_PASSWORD, the terminal, or all of standard input.`,
+from COSIGN_PASSWORD, the terminal, or all of standard input.
+
+Other flags of cosign sign pass where they ask for nothing more, as
+--tlog-upload=false does, and are refused by name where they do.
+
+Exit code 0: signed, and read again; 2: misuse; 3: it could not be done.`,
 		Example: `  vidimus sign --key cosign.key ghcr.io/acme/web@sha256:...
   vidimus sign --key cosign.key -a env=prod --recursive ghcr.io/acme/web:v1`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -62,7 +67,7 @@ from COSIGN_PASSWORD, the terminal, or all of standard input.`,
 	flags.DurationVarP(&f.timeout, "timeout", "t", 3*time.Minute, "give up after this time")
 	flags.BoolP("yes", "y", false, "accepted for cosign's sake; nothing is asked")
 	f.register(cmd)
-	registerLaterSignFlags(cmd)
+	registerCosignFlags(cmd)
 	return cmd
 }
 
@@ -113,7 +118,10 @@ func (f *signFlags) sign(ctx context.Context, cmd *cobra.Command, key crypto.Sig
 	if err != nil {
 		return err
 	}
-	registry := f.registry(signatures)
+	registry, err := f.registry(signatures)
+	if err != nil {
+		return err
+	}
 	digests, err := f.digests(ctx, registry, ref)
 	if err != nil {
 		return notThere(err)
@@ -193,8 +201,11 @@ func (f *signFlags) printVerifyCommand(w io.Writer, public []byte, image string,
 	for _, key := range slices.Sorted(maps.Keys(annotations)) {
 		command = append(command, "-a", shellQuote(key+"="+annotations[key]))
 	}
-	if f.plainHTTP {
+	if f.allowHTTP {
 		command = append(command, "--allow-http-registry")
+	}
+	if f.caFile != "" {
+		command = append(command, "--registry-cacert", shellQuote(f.caFile))
 	}
 	if f.insecure {
 		command = append(command, "--allow-insecure-registry")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -23,27 +24,14 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-	"github.com/spf13/cobra"
 
 	"vidimus/verifier"
 )
 
 // writerFlags are how a command reaches a registry that it may write to.
 type writerFlags struct {
-	plainHTTP, insecure bool
-	base                http.RoundTripper // instead of the network; tests set it
-}
-
-func (f *writerFlags) register(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&f.plainHTTP, "allow-http-registry", false, "speak plain HTTP to a registry that has no TLS")
-	cmd.Flags().BoolVar(&f.insecure, "allow-insecure-registry", false, "do not check the registry's certificate")
-}
-
-func (f *writerFlags) nameOptions() []name.Option {
-	if f.plainHTTP {
-		return []name.Option{name.Insecure}
-	}
-	return nil
+	registryFlags
+	base http.RoundTripper // instead of the network; tests set it
 }
 
 // signatureRepository is where the signatures of images in repository are:
@@ -61,14 +49,16 @@ func (f *writerFlags) signatureRepository(repository name.Repository) (name.Repo
 }
 
 // registry returns a client that writes to one repository and reads them all.
-func (f *writerFlags) registry(writes name.Repository) *remoteRegistry {
+func (f *writerFlags) registry(writes name.Repository) (*remoteRegistry, error) {
 	base := f.base
 	if base == nil {
+		trust, err := f.trust()
+		if err != nil {
+			return nil, err
+		}
 		t := remote.DefaultTransport.(*http.Transport).Clone()
 		t.ResponseHeaderTimeout = time.Minute
-		if f.insecure {
-			t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
-		}
+		t.TLSClientConfig = trust
 		base = t
 	}
 	return &remoteRegistry{
@@ -76,7 +66,27 @@ func (f *writerFlags) registry(writes name.Repository) *remoteRegistry {
 		base:    transport.NewUserAgent(base, "vidimus/"+version()),
 		writes:  writes.Name(),
 		clients: make(map[string]*http.Client),
+	}, nil
+}
+
+// trust is whose certificates are believed: the system's authorities and those
+// of --registry-cacert, or everybody's.
+func (f *writerFlags) trust() (*tls.Config, error) {
+	if f.insecure {
+		return &tls.Config{InsecureSkipVerify: true}, nil
 	}
+	ca, err := f.authorities()
+	if err != nil || ca == nil {
+		return nil, err
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("the system's certificate authorities: %w", err)
+	}
+	if !pool.AppendCertsFromPEM(ca) {
+		return nil, misuse(fmt.Errorf("--registry-cacert: %s holds no certificate in PEM", f.caFile))
+	}
+	return &tls.Config{RootCAs: pool}, nil
 }
 
 // remoteRegistry implements signer.Registry for registries that a person named

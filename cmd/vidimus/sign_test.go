@@ -119,7 +119,7 @@ func TestSignElsewhereAndUnderOtherNames(t *testing.T) {
 		reg := newOffline()
 		digest := reg.image(t, "reg.test/acme/web:v1")
 		f := &signFlags{
-			writerFlags: writerFlags{base: reg, insecure: true},
+			writerFlags: writerFlags{base: reg, registryFlags: registryFlags{insecure: true}},
 			key:         "env://KEY", identities: []string{"a.example/web:v1", "b.example/web"},
 		}
 		out, err := f.signAs(t, generateKey(t), "reg.test/acme/web@"+digest.String(), nil)
@@ -202,14 +202,6 @@ func TestSignRefusesWhatIsLater(t *testing.T) {
 		if code != exitMisuse || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: exit %d, %v", args, code, err)
 		}
-	}
-	for _, f := range laterSignFlags() {
-		value, harmless := "x", f.harmless
-		if f.boolean {
-			value = map[string]string{"true": "false", "false": "true"}[f.harmless]
-		}
-		refused(t, "--"+f.name+" is not supported yet", "--"+f.name+"="+value)
-		refused(t, "missing.key", "--"+f.name+"="+harmless)
 	}
 	refused(t, "--no-such-flag", "--no-such-flag")
 	refused(t, "want key=value", "-a", "x")

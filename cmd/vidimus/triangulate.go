@@ -49,7 +49,11 @@ func (f *triangulateFlags) run(cmd *cobra.Command, image string) error {
 	// A digest needs no registry: what is asked is a name.
 	reference := ref.Identifier()
 	if _, ok := ref.(name.Digest); !ok {
-		digest, err := signer.Resolve(cmd.Context(), f.registry(name.Repository{}), ref.Context().Name(), reference)
+		registry, err := f.registry(name.Repository{})
+		if err != nil {
+			return err
+		}
+		digest, err := signer.Resolve(cmd.Context(), registry, ref.Context().Name(), reference)
 		if err != nil {
 			return notThere(err)
 		}

@@ -5,14 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
 
 	"vidimus/policy"
+	"vidimus/proxy"
 	"vidimus/verifier"
 	"vidimus/verifier/envelope"
 )
@@ -22,7 +26,7 @@ type verifyFlags struct {
 	key         string
 	annotations []string
 	output      string
-	ignoreTlog  bool
+	timeout     time.Duration
 }
 
 func newVerifyCommand() *cobra.Command {
@@ -34,9 +38,15 @@ func newVerifyCommand() *cobra.Command {
 payloads that hold are printed as JSON. The name that a signature claims is not
 compared, as it is not by cosign; a policy does that (vidimus explain).
 
-KEY is a file, env://NAME, or the bare base64 body of a public key.
+KEY is a file, env://NAME, or the bare base64 body of a public key. Signatures
+are looked for beside the image, or in COSIGN_REPOSITORY. No transparency log is
+asked: other flags of cosign verify pass where they ask for nothing more, as
+--insecure-ignore-tlog and --offline do, and are refused by name where they do.
 
-Exit code 0: every image is signed so; 1: one is not; 3: could not tell.`,
+Exit code 0: every image is signed so; 1: one is not, or does not exist;
+2: misuse; 3: could not tell.`,
+		Example: `  vidimus verify --key cosign.pub ghcr.io/acme/web:v1
+  vidimus verify --key env://COSIGN_PUBLIC_KEY -a env=prod ghcr.io/acme/web@sha256:...`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return errors.New("name at least one image")
@@ -49,9 +59,10 @@ Exit code 0: every image is signed so; 1: one is not; 3: could not tell.`,
 	flags.StringVar(&f.key, "key", "", "public key: file, env://NAME, or base64 body")
 	flags.StringSliceVarP(&f.annotations, "annotations", "a", nil, "key=value that must be signed")
 	flags.StringVarP(&f.output, "output", "o", "json", "json or text")
-	flags.BoolVar(&f.allowHTTP, "allow-http-registry", false, "speak plain HTTP to the registry")
-	flags.StringVar(&f.caFile, "registry-cacert", "", "PEM file of authorities to trust for the registry, besides the system's")
-	flags.BoolVar(&f.ignoreTlog, "insecure-ignore-tlog", true, "accepted for cosign's sake; no transparency log is asked")
+	flags.DurationVarP(&f.timeout, "timeout", "t", 3*time.Minute, "give up after this time")
+	f.register(cmd)
+	cmd.Flag("allow-insecure-registry").Hidden = true // it is refused
+	registerCosignFlags(cmd)
 	return cmd
 }
 
@@ -59,8 +70,11 @@ func (f *verifyFlags) run(cmd *cobra.Command, images []string) error {
 	if f.output != "json" && f.output != "text" {
 		return misuse(fmt.Errorf("unknown output %q: want json or text", f.output))
 	}
-	if !f.ignoreTlog {
-		return misuse(errors.New("checking the transparency log is not supported yet"))
+	if err := refuseLater(cmd); err != nil {
+		return misuse(err)
+	}
+	if f.insecure {
+		return misuse(errors.New("--allow-insecure-registry: certificates are always checked; name the registry's authority with --registry-cacert"))
 	}
 	key, err := loadPublicKey(f.key)
 	if err != nil {
@@ -70,43 +84,75 @@ func (f *verifyFlags) run(cmd *cobra.Command, images []string) error {
 	if err != nil {
 		return misuse(err)
 	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
+	defer cancel()
 	for _, image := range images {
-		if err := f.verify(cmd, image, key, annotations); err != nil {
+		reference, err := name.ParseReference(image, f.nameOptions()...)
+		if err != nil {
+			return misuse(err)
+		}
+		d, err := f.verify(ctx, reference, key, annotations)
+		if err != nil {
+			return fmt.Errorf("%s: %w", image, withHint(err, reference))
+		}
+		if err := printVerified(cmd, f.output, image, d, annotations); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (f *verifyFlags) verify(cmd *cobra.Command, image string, key verifier.Key, annotations map[string]string) error {
-	reference, err := name.ParseReference(image)
+// verify returns the decision that allows what reference names.
+func (f *verifyFlags) verify(ctx context.Context, reference name.Reference, key verifier.Key, annotations map[string]string) (policy.Decision, error) {
+	registry, free, err := f.openDirect(ctx, reference)
 	if err != nil {
-		return misuse(err)
-	}
-	registry, free, err := f.openDirect(reference)
-	if err != nil {
-		return err
+		return policy.Decision{}, err
 	}
 	defer free()
-	digest, err := resolveDigest(cmd.Context(), registry, reference)
+	digest, err := resolveDigest(ctx, registry, reference)
 	if err != nil {
-		return err
+		return policy.Decision{}, err
 	}
-	evaluator, err := keyEvaluator(key, annotations)
+	evaluator, err := keyEvaluator(keyName(f.key), key, annotations)
 	if err != nil {
-		return err
+		return policy.Decision{}, err
 	}
-	d, err := evaluator.Evaluate(cmd.Context(), registry, policy.Subject{
+	d, err := evaluator.Evaluate(ctx, registry, policy.Subject{
 		Repository: registryName(reference.Context().Registry) + "/" + reference.Context().RepositoryStr(), Digest: digest,
 	})
 	if err != nil {
-		return fmt.Errorf("%s: could not tell: %w", image, err)
+		return policy.Decision{}, fmt.Errorf("could not tell: %w", err)
 	}
 	if !d.Allowed {
-		return doesNotHold(fmt.Errorf("%s (%s): no signature holds: %s", image, digest, d.Explained))
+		return policy.Decision{}, doesNotHold(fmt.Errorf("%s: no signature by %s (key %s) holds: %s",
+			digest, keyName(f.key), shortID(key.ID()), d.Explained))
 	}
-	return printVerified(cmd, f.output, image, d, annotations)
+	return d, nil
 }
+
+// withHint adds to a registry's refusal where the reason is when the registry is
+// a Vidimus. What it said itself is not shown: texts of registries are not.
+func withHint(err error, reference name.Reference) error {
+	fault, ok := errors.AsType[proxy.Fault](err)
+	if !ok || fault.Kind() != proxy.KindForbidden {
+		return err
+	}
+	return fmt.Errorf("%w (if this registry is a Vidimus, vidimus decisions --image %s says why)", err, reference.Context().RepositoryStr())
+}
+
+// keyName is what a sentence calls the key of --key.
+func keyName(key string) string {
+	if strings.Contains(key, "://") {
+		return key
+	}
+	if _, err := os.Stat(key); err != nil {
+		return "the given key" // in person
+	}
+	return filepath.Base(key)
+}
+
+// shortID is enough of a key's id to find it.
+func shortID(id string) string { return id[:min(len(id), 8)] + "…" }
 
 // resolveDigest returns the digest that a reference names: computed from the
 // manifest's bytes.
@@ -115,22 +161,26 @@ func resolveDigest(ctx context.Context, registry direct, reference name.Referenc
 		return v1.NewHash(digest.DigestStr())
 	}
 	content, _, err := registry.image.client.Manifest(ctx, registry.image.repository, reference.Identifier())
+	if errors.Is(err, fs.ErrNotExist) {
+		return v1.Hash{}, doesNotHold(fmt.Errorf("there is no such image: %w", err))
+	}
 	if err != nil {
-		return v1.Hash{}, notThere(fmt.Errorf("resolve %s: %w", reference, err))
+		return v1.Hash{}, err
 	}
 	return sha256Of(content), nil
 }
 
-// keyEvaluator evaluates the policy that one key has signed, under any name.
-func keyEvaluator(key verifier.Key, annotations map[string]string) (*policy.Evaluator, error) {
+// keyEvaluator evaluates the policy that one key, which is called so, has signed,
+// under any name.
+func keyEvaluator(called string, key verifier.Key, annotations map[string]string) (*policy.Evaluator, error) {
 	everything, err := policy.ParseMatch([]string{"**"})
 	if err != nil {
 		return nil, err
 	}
 	set, err := policy.New(policy.Config{
-		Authorities: []verifier.Authority{{Name: "key", Keys: []verifier.Key{key}}},
+		Authorities: []verifier.Authority{{Name: called, Keys: []verifier.Key{key}}},
 		Policies: []policy.Policy{{
-			Name: "--key", Match: everything, Require: policy.Require{AtLeast: 1, Of: []string{"key"}},
+			Name: "--key", Match: everything, Require: policy.Require{AtLeast: 1, Of: []string{called}},
 			SignedAs: policy.Ignore, Annotations: annotations,
 		}},
 	})

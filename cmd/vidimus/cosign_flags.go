@@ -1,0 +1,123 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// cosignFlag is a flag of cosign's that nothing here reads. It is known, so that
+// a script gets a sentence instead of a syntax error, and passes where it asks
+// for no more than is done anyway.
+type cosignFlag struct {
+	name  string
+	short string
+	on    []string // commands
+	kind  flagKind
+	// harmless is the value at which it asks for nothing; with another it is
+	// not supported yet.
+	harmless string
+	// accepted flags pass with every value: they are about something in cosign
+	// that there is none of here.
+	accepted bool
+}
+
+type flagKind int
+
+const (
+	textFlag flagKind = iota
+	boolFlag
+	numberFlag
+)
+
+func cosignFlags() []cosignFlag {
+	sign, verify, both := []string{"sign"}, []string{"verify"}, []string{"sign", "verify"}
+	flags := []cosignFlag{
+		{name: "format", on: sign, harmless: "tag"},
+		{name: "registry-referrers-mode", on: sign, harmless: "legacy"},
+		{name: "upload", on: sign, kind: boolFlag, harmless: "true"},
+		{name: "check-claims", on: verify, kind: boolFlag, harmless: "true"},
+		{name: "insecure-ignore-tlog", on: verify, kind: boolFlag, harmless: "true"},
+		{name: "signature-digest-algorithm", on: verify, harmless: "sha256"},
+		{name: "max-workers", on: verify, kind: numberFlag, harmless: "10", accepted: true},
+		{name: "verbose", short: "d", on: both, kind: boolFlag, harmless: "false", accepted: true},
+	}
+	add := func(on []string, f cosignFlag, names ...string) {
+		for _, name := range names {
+			f.name, f.on = name, on
+			flags = append(flags, f)
+		}
+	}
+	off := cosignFlag{kind: boolFlag, harmless: "false"}
+	add(both, off, "k8s-keychain", "new-bundle-format", "sk")
+	add(sign, off, "tlog-upload", "use-signing-config", "issue-certificate", "record-creation-timestamp",
+		"insecure-skip-verify", "oidc-disable-ambient-providers")
+	add(verify, off, "experimental-oci11", "local-image", "use-signed-timestamps")
+	add(verify, cosignFlag{kind: boolFlag, harmless: "false", accepted: true},
+		"offline", "private-infrastructure", "insecure-ignore-sct", "allow-certificate-chain")
+	add(both, cosignFlag{}, "attachment", "attachment-tag-prefix", "certificate", "certificate-chain", "output-file",
+		"payload", "registry-client-cert", "registry-client-key", "registry-password", "registry-server-name",
+		"registry-token", "registry-username", "rekor-url", "slot", "trusted-root")
+	add(sign, cosignFlag{}, "bundle", "fulcio-auth-flow", "fulcio-url", "identity-token", "oidc-client-id",
+		"oidc-client-secret-file", "oidc-issuer", "oidc-provider", "oidc-redirect-url", "output-certificate",
+		"output-payload", "output-signature", "signing-config", "timestamp-client-cacert", "timestamp-client-cert",
+		"timestamp-client-key", "timestamp-server-name", "timestamp-server-url")
+	add(verify, cosignFlag{}, "ca-intermediates", "ca-roots", "certificate-github-workflow-name",
+		"certificate-github-workflow-ref", "certificate-github-workflow-repository", "certificate-github-workflow-sha",
+		"certificate-github-workflow-trigger", "certificate-identity", "certificate-identity-regexp",
+		"certificate-oidc-issuer", "certificate-oidc-issuer-regexp", "sct", "signature", "timestamp-certificate-chain")
+	return flags
+}
+
+// registerCosignFlags makes cmd know the flags of the command of cosign that has
+// its name.
+func registerCosignFlags(cmd *cobra.Command) {
+	for _, f := range cosignFlags() {
+		if slices.Contains(f.on, cmd.Name()) {
+			f.register(cmd.Flags())
+		}
+	}
+}
+
+func (f cosignFlag) register(flags *pflag.FlagSet) {
+	switch f.kind {
+	case boolFlag:
+		flags.BoolP(f.name, f.short, f.harmless == "true", "")
+	case numberFlag:
+		number, _ := strconv.Atoi(f.harmless) // of the table above
+		flags.IntP(f.name, f.short, number, "")
+	default:
+		flags.StringP(f.name, f.short, f.harmless, "")
+	}
+	flags.Lookup(f.name).Hidden = true
+}
+
+// refuseLater returns an error for what cosign would do and is not done here.
+func refuseLater(cmd *cobra.Command) error {
+	for _, f := range cosignFlags() {
+		if f.accepted || !slices.Contains(f.on, cmd.Name()) {
+			continue
+		}
+		if cmd.Flag(f.name).Value.String() != f.harmless {
+			return fmt.Errorf("%s is not supported yet", f.asked())
+		}
+	}
+	switch os.Getenv("TLOG") {
+	case "", "0", "false":
+		return nil
+	}
+	return errors.New("TLOG: the transparency log is not supported yet")
+}
+
+// asked is the flag as it asks for something.
+func (f cosignFlag) asked() string {
+	if f.kind == boolFlag && f.harmless == "true" {
+		return "--" + f.name + "=false"
+	}
+	return "--" + f.name
+}
