@@ -7,7 +7,10 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,14 +33,27 @@ docker pull and a look around; --once ends instead, with 1 when something did
 not go as it should.`,
 		Args: takesNothing,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runDemo(cmd.Context(), cmd.OutOrStdout(), once)
+			return unlessUnread(runDemo(cmd.Context(), cmd.OutOrStdout(), once))
 		},
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "end after the table")
 	return cmd
 }
 
+// unlessUnread says nothing more of it to somebody who has stopped reading.
+func unlessUnread(err error) error {
+	if errors.Is(err, syscall.EPIPE) {
+		return &exitError{code: exitUnknown}
+	}
+	return err
+}
+
 func runDemo(ctx context.Context, out io.Writer, once bool) error {
+	// Else a reader that leaves (demo | head) would end the process on the spot,
+	// and what is in the directory would stay.
+	unread := make(chan os.Signal, 1)
+	signal.Notify(unread, syscall.SIGPIPE)
+	defer signal.Stop(unread)
 	directory, err := os.MkdirTemp("", "vidimus-demo-")
 	if err != nil {
 		return err
@@ -65,13 +81,22 @@ func runDemo(ctx context.Context, out io.Writer, once bool) error {
 	go func() { ended <- s.run(ctx) }()
 
 	d := demonstration{out: out, server: s, upstream: upstream.Addr, config: config}
-	surprise := d.pullAll(ctx)
-	if surprise == nil && !once {
-		d.invite()
-		<-ctx.Done()
-	}
+	err = d.show(ctx, once)
 	stop()
-	return errors.Join(surprise, <-ended)
+	return errors.Join(err, <-ended)
+}
+
+// show pulls every image, and unless this is to be all invites a person to do so
+// until ctx ends.
+func (d *demonstration) show(ctx context.Context, once bool) error {
+	if err := d.pullAll(ctx); err != nil || once {
+		return err
+	}
+	if err := d.invite(); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
 }
 
 // startDemoUpstream starts the upstream with its images, and writes the public
@@ -136,41 +161,50 @@ type demonstration struct {
 }
 
 // pullAll pulls every image and prints what became of it. Its error says that
-// something came out other than it should.
+// something came out other than it should, or that nobody reads.
 func (d *demonstration) pullAll(ctx context.Context) error {
-	fmt.Fprintf(d.out, "An upstream registry is at %s, and Vidimus in front of it at %s.\nEach image is pulled through Vidimus as docker does:\n\n", d.upstream, d.server.address())
+	if _, err := fmt.Fprintf(d.out, "An upstream registry is at %s, and Vidimus in front of it at %s.\nEach image is pulled through Vidimus as docker does:\n\n", d.upstream, d.server.address()); err != nil {
+		return err
+	}
 	client := demoClient{base: "http://" + d.server.address(), http: &http.Client{Timeout: time.Minute}}
 	var surprise error
 	for _, image := range demoImages {
 		result := client.pull(ctx, image.repository, "v1")
-		d.print(image, result)
+		if err := d.print(image, result); err != nil {
+			return err
+		}
 		if (result.err == nil) != image.served {
 			surprise = doesNotHold(errDemoSurprise)
 		}
 	}
-	fmt.Fprintln(d.out)
+	if _, err := fmt.Fprintln(d.out); err != nil {
+		return err
+	}
 	return surprise
 }
 
 // demoWidth is the width of the text beside the table's first column.
 const demoWidth = 76
 
-func (d *demonstration) print(image demoImage, result pulled) {
+func (d *demonstration) print(image demoImage, result pulled) error {
 	outcome, text := "SERVED ", fmt.Sprintf("the manifest and %d blobs, every byte hashed", result.blobs)
 	if result.err != nil {
 		outcome, text = "REFUSED", result.err.Error()
 	}
-	fmt.Fprintf(d.out, "%s  %s:v1 — %s\n", outcome, image.repository, image.what)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s  %s:v1 — %s\n", outcome, image.repository, image.what)
 	for _, line := range wrap(text, demoWidth) {
-		fmt.Fprintf(d.out, "         %s\n", line)
+		fmt.Fprintf(&b, "         %s\n", line)
 	}
+	_, err := io.WriteString(d.out, b.String())
+	return err
 }
 
 // invite says what can be tried while the proxy stays up.
-func (d *demonstration) invite() {
+func (d *demonstration) invite() error {
 	address := d.server.address()
 	admin := d.server.listeners[len(d.server.listeners)-1].Addr().String()
-	fmt.Fprintf(d.out, `Vidimus stays up until Ctrl-C. Docker pulls from loopback without further ado:
+	_, err := fmt.Fprintf(d.out, `Vidimus stays up until Ctrl-C. Docker pulls from loopback without further ado:
 
   docker pull %[1]s/acme/signed:v1
   docker pull %[1]s/acme/unsigned:v1
@@ -182,4 +216,5 @@ Ask why, or what was decided (go run ./cmd/vidimus in place of vidimus):
 
 The configuration is %[2]s.
 `, address, d.config, admin)
+	return err
 }
