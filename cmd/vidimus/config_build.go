@@ -46,6 +46,7 @@ func (l *loaded) build(o observers, suspended map[string]string, old *revision) 
 	}
 	rules := l.Policy
 	rules.Revision = r.ID
+	rules.Hosts = l.otherHosts()
 	rules.Authorities = slices.Clone(rules.Authorities)
 	for i, a := range rules.Authorities {
 		rules.Authorities[i].Suspended = suspended[a.Name]
@@ -97,10 +98,35 @@ func (r *revision) proxyRevision() *proxy.Revision {
 	for _, u := range r.Upstreams {
 		p.Upstreams[u.Name] = proxy.Registered{Upstream: r.Clients[u.Name], URLHost: u.URLHost, Hosts: u.Hosts}
 	}
-	if external, err := url.Parse(r.HTTP.ExternalURL); err == nil {
-		p.ExternalHost = external.Host
-	}
+	p.ExternalHost = r.externalHost()
 	return p
+}
+
+// externalHost is host[:port] of http.externalURL, or empty.
+func (l *loaded) externalHost() string {
+	external, err := url.Parse(l.HTTP.ExternalURL)
+	if err != nil {
+		return ""
+	}
+	return external.Host
+}
+
+// otherHosts returns, by an upstream's name, what else may stand before a
+// repository of it: the same as the proxy tells of the subject of a decision.
+func (l *loaded) otherHosts() map[string][]string {
+	hosts := make(map[string][]string, len(l.Upstreams))
+	external := l.externalHost()
+	for _, u := range l.Upstreams {
+		names := append([]string{u.URLHost}, u.Hosts...)
+		if external != "" {
+			names = append(names, external+"/"+u.Name)
+			if u.Name == l.DefaultUpstream.Value {
+				names = append(names, external)
+			}
+		}
+		hosts[u.Name] = names
+	}
+	return hosts
 }
 
 // suspendedID names a revision some of whose authorities are suspended: no

@@ -149,6 +149,8 @@ log: {level: debug, format: text}
 		{"egress", r.Upstreams[0].Config.Egress, []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}},
 		{"no proxy", r.Upstreams[0].Config.Proxy == nil, true},
 		{"default", r.Proxy.DefaultUpstream, "local"},
+		{"names of the default", r.otherHosts()["local"], []string{"127.0.0.1:5002", "registry.example:8443/local", "registry.example:8443"}},
+		{"names of another", r.otherHosts()["ghcr.io"], []string{"ghcr.io", "ghcr.example", "registry.example:8443/ghcr.io"}},
 		{"ceiling", r.Policy.Enforcement, policy.Warn},
 		{"policies", names(l), []string{"ghcr.io/acme/**, !ghcr.io/acme/x", "ghcr.io/copies/**", "ghcr.io/a", "ghcr.io/b", "ghcr.io/team/x"}},
 		{"policy", [...]any{l.Policy.Policies[0].Name, l.Policy.Policies[0].SignedAs, l.Policy.Policies[0].Annotations, l.Policy.Policies[0].Enforcement, l.Policy.Policies[0].Message},
