@@ -8,14 +8,17 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"vidimus/policy"
 	"vidimus/proxy"
 )
 
@@ -44,14 +47,16 @@ listener (admin.addr), which knows the last 10,000; or of a file of JSON lines
 (decisions.path), or of standard input with --from -.
 
 An image is found by any part of repository:tag or of the digest. --reason takes
-a reason (unsigned, untrusted, ...) or allowed, denied, inconclusive.`,
+a reason (unsigned, untrusted, ...) or allowed, denied, inconclusive. A decision
+answers every request for the same digest: it has a record for each reference that
+was asked for, under one id.`,
 		Example: `  vidimus decisions --server http://127.0.0.1:5082 --reason denied --since 10m
   kubectl logs deploy/vidimus | vidimus decisions --from - --image acme/web`,
 		Args: takesNothing,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.query.Image, "image", "", "part of repository:tag or of the digest")
+	flags.StringVar(&f.query.Image, "image", "", "part of repository:tag, repository@digest or the digest")
 	flags.StringVar(&f.query.Client, "client", "", "address of the client")
 	flags.StringVar(&f.query.Reason, "reason", "", "why it was denied, or allowed, denied, inconclusive")
 	flags.StringVar(&f.query.ID, "id", "", "beginning of the decision's id")
@@ -70,9 +75,16 @@ func (f *decisionsFlags) run(cmd *cobra.Command) error {
 	if f.output != "text" && f.output != "json" {
 		return misuse(fmt.Errorf("unknown output %q: want text or json", f.output))
 	}
+	if f.since < 0 {
+		return misuse(fmt.Errorf("--since %s: want how long ago, like 10m", f.since))
+	}
+	if f.query.Reason != "" && !slices.Contains(decisionWords(), f.query.Reason) {
+		return misuse(fmt.Errorf("unknown --reason %q: want one of %s", f.query.Reason, strings.Join(decisionWords(), ", ")))
+	}
 	if f.since > 0 {
 		f.query.Since = time.Now().Add(-f.since)
 	}
+	f.query.Image = strings.Replace(f.query.Image, "@", ":", 1) // as records are searched
 	show := f.printer(cmd.OutOrStdout())
 	if f.server != "" {
 		return f.fromServer(cmd.Context(), show)
@@ -94,6 +106,17 @@ func (f *decisionsFlags) run(cmd *cobra.Command) error {
 		return nil // -f ends so
 	}
 	return err
+}
+
+// decisionWords are what --reason takes: decisions, and the reasons of denials.
+func decisionWords() []string {
+	return []string{
+		"allowed", "denied", policy.ReasonInconclusive,
+		policy.ReasonNoPolicy, policy.ReasonPolicyDeny, policy.ReasonRevoked, policy.ReasonUnsigned,
+		policy.ReasonUntrusted, policy.ReasonPayloadInvalid, policy.ReasonDigestMismatch,
+		policy.ReasonIdentityMismatch, policy.ReasonAnnotationMismatch, policy.ReasonThreshold,
+		policy.ReasonTooManySignatures, "no-upstream",
+	}
 }
 
 // follower reads a file that grows until its context ends.
@@ -126,7 +149,11 @@ func pause(ctx context.Context, d time.Duration) bool {
 }
 
 func (f *decisionsFlags) fromServer(ctx context.Context, show func(proxy.Record) error) error {
-	seen := make(map[string]bool)
+	type line struct {
+		id, reference string
+		at            int64
+	}
+	seen := make(map[line]bool)
 	for {
 		records, err := askDecisions(ctx, f.server, f.query)
 		if err != nil {
@@ -136,10 +163,11 @@ func (f *decisionsFlags) fromServer(ctx context.Context, show func(proxy.Record)
 			return err
 		}
 		for _, r := range records {
-			if seen[r.ID] {
+			key := line{r.ID, r.Reference, r.Time.UnixNano()}
+			if seen[key] {
 				continue
 			}
-			if seen[r.ID] = f.follow; f.follow {
+			if seen[key] = f.follow; f.follow {
 				f.query.Since = r.Time
 			}
 			if err := show(r); err != nil {
@@ -163,7 +191,11 @@ func askDecisions(ctx context.Context, server string, query proxy.Query) ([]prox
 	if !query.Since.IsZero() {
 		values.Set("since", query.Since.UTC().Format(time.RFC3339Nano))
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(server, "/")+"/api/decisions?"+values.Encode(), nil)
+	base, err := serverURL(server)
+	if err != nil {
+		return nil, misuse(err)
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/api/decisions?"+values.Encode(), nil)
 	if err != nil {
 		return nil, misuse(fmt.Errorf("--server: %w", err))
 	}
@@ -189,6 +221,24 @@ func askDecisions(ctx context.Context, server string, query proxy.Query) ([]prox
 	return found.Decisions, nil
 }
 
+// serverURL reads --server. The admin listener speaks HTTP on loopback, so that
+// its address alone will do.
+func serverURL(server string) (string, error) {
+	address := server
+	if !strings.Contains(address, "://") {
+		address = "http://" + address
+	}
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" {
+		return "", fmt.Errorf("--server %q: want the URL of an admin listener, like http://127.0.0.1:5082", server)
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	if address != server && u.Hostname() != "localhost" && (err != nil || !ip.IsLoopback()) {
+		return "", fmt.Errorf("--server %q: write http://%[1]s if you mean to ask for decisions without TLS, over the network", server)
+	}
+	return strings.TrimSuffix(address, "/"), nil
+}
+
 func firstLine(body []byte) string {
 	line, _, _ := bytes.Cut(body, []byte("\n"))
 	return displayed(string(line[:min(len(line), 200)]))
@@ -210,10 +260,18 @@ func (f *decisionsFlags) printer(w io.Writer) func(proxy.Record) error {
 		return func(r proxy.Record) error { return encoder.Encode(r) }
 	}
 	return func(r proxy.Record) error {
-		_, err := fmt.Fprintf(w, "%s  %s  %-12s %s:%s  client %s\n    %s\n",
-			r.Time.Format(time.RFC3339), r.ID, outcome(r), displayed(r.Repository), displayed(r.Reference), displayed(r.Client), displayed(summary(r)))
+		_, err := fmt.Fprintf(w, "%s  %s  %-12s %s  client %s\n    %s\n",
+			r.Time.Format(time.RFC3339), r.ID, outcome(r), displayed(imageOf(r)), displayed(r.Client), displayed(summary(r)))
 		return err
 	}
+}
+
+// imageOf is the image of a record as people write it.
+func imageOf(r proxy.Record) string {
+	if strings.Contains(r.Reference, ":") {
+		return r.Repository + "@" + r.Reference
+	}
+	return r.Repository + ":" + r.Reference
 }
 
 func outcome(r proxy.Record) string {
@@ -247,8 +305,12 @@ func orNone(s string) string {
 	return s
 }
 
-// printRecord shows one record whole.
-func printRecord(w io.Writer, r proxy.Record) error {
+// print shows one decision whole.
+func (r toldDecision) print(w io.Writer) error {
+	pieces, err := parseEvidence(r.Evidence)
+	if err != nil {
+		return err
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, value string) {
 		if value != "" {
@@ -258,19 +320,31 @@ func printRecord(w io.Writer, r proxy.Record) error {
 	row("decision", r.Decision)
 	row("id", r.ID)
 	row("time", r.Time.Format(time.RFC3339))
-	row("image", r.Repository+":"+r.Reference)
+	row("image", imageOf(r.Record))
+	row("also for", strings.Join(r.OtherReferences, ", "))
 	row("digest", r.Digest)
 	row("policy", orNone(r.Policy))
 	row("enforcement", r.Enforcement)
 	row("reason", r.Reason)
 	row("because", r.Explained)
-	row("hint", r.Hint)
+	row("to mend it", r.Hint)
 	row("signed by", strings.Join(r.Authorities, ", "))
 	row("through index", r.Via)
 	row("exception", r.Exception)
 	row("client", r.Client)
 	row("user agent", r.UserAgent)
 	row("revision", r.Revision)
-	row("evidence", string(r.Evidence))
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	var b strings.Builder
+	b.WriteString("evidence\n")
+	if len(pieces) == 0 {
+		fmt.Fprintf(&b, "  %s\n", nothingFound(r.Decision == "allowed", r.Reason))
+	}
+	for _, line := range evidenceTree(pieces) {
+		fmt.Fprintf(&b, "  %s\n", line)
+	}
+	_, err = io.WriteString(w, b.String())
+	return err
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"vidimus/policy"
 	"vidimus/proxy"
 	"vidimus/proxy/store"
 )
@@ -14,6 +15,7 @@ import (
 type engine struct {
 	*proxy.Proxy
 	store *store.Store
+	gate  *policy.Evaluator
 }
 
 func (e engine) close() {
@@ -40,7 +42,7 @@ func newEngine(from source) (engine, error) {
 		s.Close()
 		return engine{}, err
 	}
-	return engine{p, s}, nil
+	return engine{p, s, r.Gate}, nil
 }
 
 // withUpstreams is a configuration to which the registries are added that its

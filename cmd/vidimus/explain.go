@@ -5,9 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -15,7 +16,6 @@ import (
 
 	"vidimus/policy"
 	"vidimus/proxy"
-	"vidimus/verifier"
 )
 
 type explainFlags struct {
@@ -31,7 +31,8 @@ func newExplainCommand() *cobra.Command {
 		Use:   "explain IMAGE|ID",
 		Short: "Say what a pull of an image would meet, and why",
 		Long: `Decide about an image as the proxy would, with the same engine, and show the
-policy that decided, every piece of evidence and what became of it.
+policies up to the one that decided, every piece of evidence and what became of
+it, and the decision.
 
 IMAGE is written with its registry, as policies know it: ghcr.io/acme/web:v1.
 The policy is that of the server's configuration, or of --policy FILE, which may
@@ -39,9 +40,13 @@ be a configuration without upstreams: the image's own registry is then asked,
 with docker's credentials.
 
 ID is the identifier of a decision, from an error or a log, and --server the
-admin listener of the server that made it.
+admin listener of the server that made it (admin.addr).
 
-Exit code 0: it would be served; 1: refused; 3: could not tell.`,
+Exit code 0: allowed; 1: denied, also where warn or observe serves it all the
+same, or there is no such image; 2: misuse; 3: could not tell.`,
+		Example: `  vidimus explain ghcr.io/acme/web:v1
+  vidimus explain --policy policy.yaml --output json ghcr.io/acme/web@sha256:...
+  vidimus explain 7f3c51f2a09be1d4 --server http://127.0.0.1:5082`,
 		Args: takesOne("one image, or the id of a decision"),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
@@ -80,28 +85,52 @@ func (f *explainFlags) explainID(cmd *cobra.Command, id string) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case len(records) == 0:
-		return misuse(fmt.Errorf("the server knows no recent decision %s; vidimus decisions --from FILE searches older ones", id))
-	case len(records) > 1:
-		return misuse(fmt.Errorf("%d decisions have an id that begins with %s", len(records), id))
+	told, err := oneDecision(records, id)
+	if err != nil {
+		return misuse(err)
 	}
-	record := records[0]
 	if f.output == "json" {
-		err = json.NewEncoder(cmd.OutOrStdout()).Encode(record)
+		err = json.NewEncoder(cmd.OutOrStdout()).Encode(told)
 	} else {
-		err = printRecord(cmd.OutOrStdout(), record)
+		err = told.print(cmd.OutOrStdout())
 	}
 	if err != nil {
 		return err
 	}
-	switch {
-	case record.Decision == "inconclusive":
+	switch told.Decision {
+	case "inconclusive":
 		return &exitError{code: exitUnknown}
-	case record.Decision == "denied":
+	case "denied":
 		return &exitError{code: exitDoesNotHold}
 	}
 	return nil
+}
+
+// toldDecision is one decision of a server: its newest record, and for what else
+// the decision has been the answer.
+type toldDecision struct {
+	proxy.Record
+	OtherReferences []string `json:"otherReferences,omitempty"`
+}
+
+// oneDecision joins the records of one decision, the newest last, whose
+// identifier begins with id. There is one for each reference that was asked for.
+func oneDecision(records []proxy.Record, id string) (toldDecision, error) {
+	if len(records) == 0 {
+		return toldDecision{}, fmt.Errorf("the server knows no recent decision %s; vidimus decisions --from FILE searches older ones", id)
+	}
+	told := toldDecision{Record: records[len(records)-1]}
+	ids := make(map[string]bool)
+	for _, r := range records {
+		ids[r.ID] = true
+		if r.Reference != told.Reference && !slices.Contains(told.OtherReferences, r.Reference) {
+			told.OtherReferences = append(told.OtherReferences, r.Reference)
+		}
+	}
+	if len(ids) > 1 {
+		return toldDecision{}, fmt.Errorf("%d decisions have an id that begins with %s", len(ids), id)
+	}
+	return told, nil
 }
 
 func (f *explainFlags) explainImage(cmd *cobra.Command, image string) error {
@@ -109,28 +138,22 @@ func (f *explainFlags) explainImage(cmd *cobra.Command, image string) error {
 	if err != nil {
 		return err
 	}
-	e, err := newEngine(from)
+	engine, err := newEngine(from)
 	if err != nil {
 		return err
 	}
-	defer e.close()
-	explanation, err := e.Explain(cmd.Context(), image)
-	if err != nil && explanation.Decision.ID == "" {
-		switch told := proxy.AsError(err); {
-		case told.Undecided():
-			return told
-		case told.Status == http.StatusForbidden:
-			return doesNotHold(told)
-		default:
-			return misuse(told) // no such image, or no name of one
-		}
-	}
-	if f.output == "json" {
-		err = json.NewEncoder(cmd.OutOrStdout()).Encode(explained(explanation, image))
-	} else {
-		err = printExplanation(cmd.OutOrStdout(), explanation, image)
-	}
+	defer engine.close()
+	explanation, err := engine.Explain(cmd.Context(), image)
 	d := explanation.Decision
+	if err != nil && d.ID == "" {
+		return undecidedExit(image, proxy.AsError(err))
+	}
+	e := explained{explanation, image, engine.gate.Trace(d.Subject.Repository)}
+	if f.output == "json" {
+		err = json.NewEncoder(cmd.OutOrStdout()).Encode(e)
+	} else {
+		err = e.print(cmd.OutOrStdout())
+	}
 	switch {
 	case err != nil:
 		return err
@@ -142,90 +165,20 @@ func (f *explainFlags) explainImage(cmd *cobra.Command, image string) error {
 	return &exitError{code: exitDoesNotHold}
 }
 
-// explanationJSON is the stable output of explain.
-type explanationJSON struct {
-	Image       string              `json:"image"`
-	Digest      string              `json:"digest"`
-	MediaType   string              `json:"mediaType"`
-	Allowed     bool                `json:"allowed"`
-	Served      bool                `json:"served"` // also when warn or observe serves what is denied
-	Reason      string              `json:"reason,omitempty"`
-	Explained   string              `json:"explained,omitempty"`
-	Hint        string              `json:"hint,omitempty"`
-	Policy      string              `json:"policy,omitempty"`
-	Enforcement string              `json:"enforcement"`
-	Authorities []string            `json:"authorities,omitempty"`
-	Exception   string              `json:"exception,omitempty"`
-	Via         string              `json:"via,omitempty"`
-	Evidence    []verifier.Evidence `json:"evidence"`
-}
-
-func explained(e proxy.Explanation, image string) explanationJSON {
-	d := e.Decision
-	return explanationJSON{
-		Image: image, Digest: e.Digest.String(), MediaType: e.MediaType,
-		Allowed: d.Allowed, Served: d.Served(), Reason: d.Reason, Explained: d.Explained, Hint: d.Hint,
-		Policy: d.Policy, Enforcement: d.Enforcement.String(), Authorities: d.Satisfied,
-		Exception: d.Exception, Via: d.Via, Evidence: append([]verifier.Evidence{}, d.Evidence...),
+// undecidedExit is what to say, and how to leave, when there is nothing to decide
+// about.
+func undecidedExit(image string, told *proxy.Error) error {
+	text := displayed(image) + ": " + told.Message
+	if cause := told.Err; cause != nil && cause.Error() != fs.ErrNotExist.Error() && !strings.Contains(text, cause.Error()) {
+		text += ": " + cause.Error()
 	}
-}
-
-func printExplanation(w io.Writer, e proxy.Explanation, image string) error {
-	d := e.Decision
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n  %s, %s\n", image, e.Digest, e.MediaType)
-	fmt.Fprintf(&b, "policy  %s (%s)\n", orNone(d.Policy), d.Enforcement)
-	if len(d.Evidence) == 0 {
-		b.WriteString("evidence  none\n")
-	} else {
-		b.WriteString("evidence\n")
+	switch told.Status {
+	case http.StatusBadRequest:
+		return misuse(errors.New(text))
+	case http.StatusForbidden, http.StatusNotFound:
+		return doesNotHold(errors.New(text))
 	}
-	for _, piece := range d.Evidence {
-		b.WriteString("  " + evidenceLine(piece) + "\n")
-	}
-	fmt.Fprintf(&b, "decision  %s\n", verdictLine(d))
-	if d.Allowed {
-		d.Message = "" // it is about denials
-	}
-	for _, line := range []struct{ name, text string }{
-		{"because", d.Explained}, {"note", d.Message}, {"to mend it", d.Hint}, {"through index", d.Via}, {"exception", d.Exception},
-	} {
-		if line.text != "" {
-			fmt.Fprintf(&b, "%s  %s\n", line.name, displayed(line.text))
-		}
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
-}
-
-func evidenceLine(e verifier.Evidence) string {
-	state := "rejected: " + e.Reason()
-	if e.Verified() {
-		state = "verified"
-		if holders := e.Authorities(); len(holders) > 0 {
-			state += " by " + strings.Join(holders, ", ")
-		}
-	}
-	line := fmt.Sprintf("%s in %s: %s", e.Form(), e.Source(), state)
-	if claimed := e.ClaimedName(); claimed != "" {
-		line += "; claims to be " + claimed
-	}
-	if detail := e.Detail(); detail != "" {
-		line += "; " + detail
-	}
-	return displayed(line)
-}
-
-func verdictLine(d policy.Decision) string {
-	switch {
-	case d.Allowed:
-		return "allowed"
-	case d.Reason == policy.ReasonInconclusive:
-		return "inconclusive: could not tell"
-	case d.Served():
-		return "denied (" + d.Reason + "), served all the same under " + d.Enforcement.String()
-	}
-	return "denied (" + d.Reason + ")"
+	return errors.New(text)
 }
 
 // source returns the configuration to decide by.
