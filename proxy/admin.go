@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -12,8 +13,12 @@ import (
 
 // NewAdmin returns the handler of the admin listener:
 //
-//	GET /api/decisions?image=&client=&reason=&id=&since=   the recent records, the oldest first
-//	GET /api/decisions/{id}                                one record
+//	GET /api/decisions?image=&client=&reason=&id=&since=   {"decisions": [...]}: the recent records, the oldest first
+//	GET /api/decisions/{id}                                the oldest recent record of one decision
+//
+// A decision that answered under several references has a record for each; the
+// first was written when it was reached, the others repeat it. The beginning of
+// an identifier will do while it is that of one decision.
 //
 // Records name images and clients, so the listener must be on loopback, and
 // the handler answers only requests that were made there: to a loopback host,
@@ -34,14 +39,15 @@ func NewAdmin(log *DecisionLog) http.Handler {
 	}).Methods(http.MethodGet)
 	router.HandleFunc("/api/decisions/{id:[0-9a-f]+}", func(w http.ResponseWriter, r *http.Request) {
 		records := log.Search(Query{ID: mux.Vars(r)["id"]})
-		switch len(records) {
-		case 0:
+		if len(records) == 0 {
 			http.Error(w, "no recent decision has this identifier", http.StatusNotFound)
-		case 1:
-			writeJSON(w, records[0])
-		default:
-			http.Error(w, "more than one recent decision has an identifier that begins like this", http.StatusConflict)
+			return
 		}
+		if slices.ContainsFunc(records, func(r Record) bool { return r.ID != records[0].ID }) {
+			http.Error(w, "more than one recent decision has an identifier that begins like this", http.StatusConflict)
+			return
+		}
+		writeJSON(w, records[0])
 	}).Methods(http.MethodGet)
 	return onlyLocal(router)
 }

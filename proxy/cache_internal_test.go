@@ -115,7 +115,7 @@ func TestAFlight(t *testing.T) {
 	t.Run("a panic is an error to all", func(t *testing.T) {
 		var group singleflight.Group
 		_, err := flight(t.Context(), &group, "key", time.Minute, func(context.Context) (int, error) { panic("boom") })
-		if err == nil || asError(err, endpointManifest).Status != 503 {
+		if err == nil || asError(err, wanted{endpoint: endpointManifest}).Status != 503 {
 			t.Errorf("%v", err)
 		}
 	})

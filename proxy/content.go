@@ -17,8 +17,7 @@ import (
 const fetchTime = 60 * time.Second
 
 // view is one repository of one upstream under one revision: where content
-// comes from. It implements verifier.Registry, so that evidence is read, kept
-// and hashed exactly as everything else is.
+// comes from.
 type view struct {
 	*live
 	place
@@ -36,12 +35,14 @@ type resolved struct {
 	// stale is how long ago the upstream confirmed the tag, when it could not
 	// be asked now; zero otherwise.
 	stale time.Duration
+	// unasked is why it could not be asked.
+	unasked error
 }
 
 // byTag resolves tag to a manifest. The upstream is asked unless it confirmed
 // the tag within maxAge. When the upstream cannot tell, what it last confirmed
-// stands for MaxStale.
-func (v *view) byTag(ctx context.Context, tag string, maxAge time.Duration) (resolved, error) {
+// stands for maxStale.
+func (v *view) byTag(ctx context.Context, tag string, maxAge, maxStale time.Duration) (resolved, error) {
 	known, confirmed, err := v.proxy.index.Tag(ctx, v.name, tag)
 	if err != nil {
 		known = v1.Hash{}
@@ -62,9 +63,9 @@ func (v *view) byTag(ctx context.Context, tag string, maxAge time.Duration) (res
 			v.proxy.logger.Warn("cannot forget a tag", "repository", v.name, "tag", tag, "err", err)
 		}
 	}
-	if !isZero(known) && age < v.MaxStale && mayServeStale(err) {
+	if !isZero(known) && age < maxStale && mayServeStale(err) {
 		if m, heldErr := v.held(ctx, known); heldErr == nil {
-			return resolved{manifest: m, stale: max(age, time.Second)}, nil
+			return resolved{manifest: m, stale: max(age, time.Second), unasked: err}, nil
 		}
 	}
 	return resolved{}, err
@@ -168,30 +169,6 @@ func (v *view) fetchManifest(ctx context.Context, reference string, want v1.Hash
 	})
 }
 
-// Manifest implements verifier.Registry for evidence about manifests of this
-// repository. A signature's tag is always asked of the upstream, because
-// signatures are added; when the upstream cannot be asked, what it last
-// confirmed is as good as ever, for a signature does not expire by being old.
-func (v *view) Manifest(ctx context.Context, _, reference string) ([]byte, error) {
-	if digest, err := parseDigest(reference); err == nil {
-		m, err := v.byDigest(ctx, digest)
-		if err != nil {
-			return nil, err
-		}
-		return m.bytes, nil
-	}
-	m, err := v.byTag(ctx, reference, 0)
-	if err == nil {
-		return m.bytes, nil
-	}
-	if f, ok := errors.AsType[Fault](err); ok && (f.Kind() == KindUnauthorized || f.Kind() == KindForbidden) {
-		if absent := v.refusedBecauseAbsent(ctx, reference); absent {
-			return nil, fmt.Errorf("%s: %w", reference, fs.ErrNotExist)
-		}
-	}
-	return nil, err
-}
-
 // refusedBecauseAbsent reports whether a refusal to show a signature's tag can
 // be read as its absence: some registries answer 403 for a tag that is not
 // there. It can when the same credentials read the subject itself, now.
@@ -204,7 +181,7 @@ func (v *view) refusedBecauseAbsent(ctx context.Context, tag string) bool {
 	return err == nil
 }
 
-// Blob implements verifier.Registry: a small blob, whole and hashed.
+// Blob returns a small blob, whole and hashed.
 func (v *view) Blob(ctx context.Context, _ string, desc v1.Descriptor) ([]byte, error) {
 	if desc.Size < 0 || desc.Size > verifier.MaxPayloadSize {
 		return nil, fmt.Errorf("%s: %w: declared with %d bytes, at most %d are read", desc.Digest, errMismatch, desc.Size, verifier.MaxPayloadSize)

@@ -68,22 +68,51 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Detail is what an error's "detail" holds.
+// Detail is what an error's "detail" holds when it tells a decision: always all
+// of its members, empty where there is nothing to tell.
 type Detail struct {
-	ID         string              `json:"id,omitempty"`
+	ID         string              `json:"id"`
 	Reason     string              `json:"reason"`
-	Repository string              `json:"repository,omitempty"`
-	Reference  string              `json:"reference,omitempty"`
-	Digest     string              `json:"digest,omitempty"`
-	Policy     string              `json:"policy,omitempty"`
-	Evidence   []verifier.Evidence `json:"evidence,omitempty"`
-	Hint       string              `json:"hint,omitempty"`
+	Repository string              `json:"repository"`
+	Reference  string              `json:"reference"`
+	Digest     string              `json:"digest"`
+	Policy     string              `json:"policy"`
+	Evidence   []verifier.Evidence `json:"evidence"` // a list, never null
+	Hint       string              `json:"hint"`
+}
+
+// bareDetail is the "detail" of an error that is no decision.
+type bareDetail struct {
+	Reason string `json:"reason"`
+}
+
+// reason is what the detail gives as reason; empty when there is none.
+func (e *Error) reason() string {
+	if e.Detail != nil {
+		return e.Detail.Reason
+	}
+	return e.Reason
+}
+
+// wanted is what a request asks an upstream for. It decides what its absence is
+// called.
+type wanted struct {
+	endpoint  endpoint
+	place     place  // the zero place when it is not known
+	reference string // tag or digest
+}
+
+// image names what is wanted as the upstream knows it.
+func (w wanted) image() string {
+	if strings.Contains(w.reference, ":") {
+		return w.place.repository + "@" + w.reference
+	}
+	return w.place.repository + ":" + w.reference
 }
 
 // asError is the one map from what went wrong to what a client is told. at is
-// the kind of thing that was asked for, which decides what its absence is
-// called.
-func asError(err error, at endpoint) *Error {
+// what was asked for.
+func asError(err error, at wanted) *Error {
 	// First of all, for what it wraps may be any of the others.
 	if d, ok := errors.AsType[*undecided](err); ok {
 		return &Error{
@@ -98,7 +127,7 @@ func asError(err error, at endpoint) *Error {
 		return mismatchError(err)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return notFound(at)
+		return notFound(at, err)
 	}
 	if f, ok := errors.AsType[Fault](err); ok {
 		return faultError(f, err)
@@ -149,15 +178,27 @@ func mismatchError(err error) *Error {
 	}
 }
 
-func notFound(at endpoint) *Error {
-	e := &Error{Status: http.StatusNotFound}
-	switch at {
+// notFound names what is not there. It stands in answers as it is: repository,
+// tag and digest have passed their grammars.
+func notFound(at wanted, err error) *Error {
+	e := &Error{Status: http.StatusNotFound, Err: err}
+	known := at.place != place{}
+	switch at.endpoint {
 	case endpointManifest:
 		e.Code, e.Message = codeManifestUnknown, "the upstream registry holds no such manifest"
+		if known {
+			e.Message = "the upstream registry " + at.place.upstream + " holds no manifest " + at.image()
+		}
 	case endpointBlob:
 		e.Code, e.Message = codeBlobUnknown, "the upstream registry holds no such blob in this repository"
+		if known {
+			e.Message = "the upstream registry " + at.place.upstream + " holds no blob " + at.image()
+		}
 	default:
 		e.Code, e.Message = codeNameUnknown, "the upstream registry knows no such repository"
+		if known {
+			e.Message = "the upstream registry " + at.place.upstream + " knows no repository " + at.place.repository
+		}
 	}
 	return e
 }
@@ -166,13 +207,6 @@ func unreachableBlob() *Error {
 	return &Error{
 		Status: http.StatusNotFound, Code: codeBlobUnknown,
 		Message: "no allowed manifest of this repository that Vidimus knows references this blob; pull the manifest first",
-	}
-}
-
-func notConfigured(registry string) *Error {
-	return &Error{
-		Status: http.StatusForbidden, Code: codeDenied, Reason: reasonNoUpstream,
-		Message: "registry " + printable(registry) + " is not configured in Vidimus",
 	}
 }
 
@@ -193,6 +227,9 @@ func decisionDetail(d policy.Decision, reason string) *Detail {
 	detail := &Detail{
 		ID: d.ID, Reason: reason, Repository: d.Subject.Repository,
 		Policy: d.Policy, Evidence: d.Evidence, Hint: d.Hint,
+	}
+	if detail.Evidence == nil {
+		detail.Evidence = []verifier.Evidence{}
 	}
 	if !isZero(d.Subject.Digest) {
 		detail.Digest = d.Subject.Digest.String()
@@ -244,7 +281,7 @@ func writeError(w http.ResponseWriter, r *http.Request, e *Error) {
 	if e.Detail != nil {
 		wire.Detail = e.Detail
 	} else if e.Reason != "" {
-		wire.Detail = Detail{Reason: e.Reason}
+		wire.Detail = bareDetail{Reason: e.Reason}
 	}
 	body, err := json.Marshal(errcode.Errors{wire})
 	if err != nil {

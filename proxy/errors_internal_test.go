@@ -34,7 +34,7 @@ func TestTheErrorMap(t *testing.T) {
 	}
 	doubtful := decision
 	doubtful.Reason, doubtful.Explained, doubtful.Hint = policy.ReasonInconclusive, "nobody could tell", "try again"
-	const refused = `"repository":"ghcr.io/acme/web","digest":"sha256:abababababababababababababababababababababababababababababababab","policy":"production"`
+	const refused = `"repository":"ghcr.io/acme/web","reference":"","digest":"sha256:abababababababababababababababababababababababababababababababab","policy":"production","evidence":[]`
 	tests := []struct {
 		name    string
 		err     error
@@ -106,10 +106,6 @@ func TestTheErrorMap(t *testing.T) {
 			`{"errors":[{"code":"UNAVAILABLE","message":"Vidimus cannot answer at the moment"}]}`,
 		},
 		{
-			"no such registry", notConfigured("quay.io"), endpointManifest, 403, nil,
-			`{"errors":[{"code":"DENIED","message":"registry quay.io is not configured in Vidimus","detail":{"reason":"no-upstream"}}]}`,
-		},
-		{
 			"a name", invalidName("A\n"), endpointManifest, 400, nil,
 			`{"errors":[{"code":"NAME_INVALID","message":"invalid repository name \"A?\": want lower-case components of letters and digits, joined by '.', '_', '-' and '/', at most 255 characters"}]}`,
 		},
@@ -133,7 +129,7 @@ func TestTheErrorMap(t *testing.T) {
 				for _, name := range []string{"Docker-Content-Digest", "Etag", "Content-Range", "Age", "Link", "Warning"} {
 					w.Header().Set(name, "left over")
 				}
-				writeError(w, httptest.NewRequest(method, "/v2/", nil), asError(test.err, test.at))
+				writeError(w, httptest.NewRequest(method, "/v2/", nil), asError(test.err, wanted{endpoint: test.at}))
 				want := test.body
 				if method == http.MethodGet && strings.TrimSuffix(w.Body.String(), "\n") != want || method == http.MethodHead && w.Body.Len() != 0 {
 					t.Errorf("%s:\n%s\nwant\n%s", method, w.Body, want)
@@ -152,5 +148,23 @@ func TestTheErrorMap(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestWhatIsNotThereIsNamed(t *testing.T) {
+	hub := place{"docker.io", "library/nginx"}
+	digest := "sha256:" + strings.Repeat("ab", 32)
+	for _, test := range []struct {
+		at   wanted
+		want string
+	}{
+		{wanted{endpointManifest, hub, "v9"}, "the upstream registry docker.io holds no manifest library/nginx:v9"},
+		{wanted{endpointManifest, hub, digest}, "the upstream registry docker.io holds no manifest library/nginx@" + digest},
+		{wanted{endpointBlob, hub, digest}, "the upstream registry docker.io holds no blob library/nginx@" + digest},
+		{wanted{endpointTags, hub, ""}, "the upstream registry docker.io knows no repository library/nginx"},
+	} {
+		if got := asError(fmt.Errorf("x: %w", fs.ErrNotExist), test.at); got.Message != test.want || got.Status != 404 {
+			t.Errorf("%d %q, want %q", got.Status, got.Message, test.want)
+		}
 	}
 }

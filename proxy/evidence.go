@@ -39,9 +39,23 @@ func (v *view) subjectOf(ctx context.Context, m *manifest, named v1.Hash) (v1.Ha
 	return v1.Hash{}, nil
 }
 
-// provenSubject reads every layer of a signature artifact. With no subject
-// given, the one digest that the first layer names is it.
+// provenSubject is proveSubject, remembered where it found a proof: what content
+// by digest says does not change.
 func (v *view) provenSubject(ctx context.Context, m *manifest, subject v1.Hash) (v1.Hash, error) {
+	key := proofKey{repository: v.name, manifest: m.digest, expected: subject}
+	if proven, ok := v.proofs.get(key); ok {
+		return proven, nil
+	}
+	proven, err := v.proveSubject(ctx, m, subject)
+	if err == nil && !isZero(proven) {
+		v.proofs.add(key, proven)
+	}
+	return proven, err
+}
+
+// proveSubject reads every layer of a signature artifact. With no subject
+// given, the one digest that the first layer names is it.
+func (v *view) proveSubject(ctx context.Context, m *manifest, subject v1.Hash) (v1.Hash, error) {
 	if len(m.layers) > verifier.MaxSignatures {
 		return v1.Hash{}, nil
 	}

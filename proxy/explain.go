@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"net/http"
 	"strings"
 
@@ -32,17 +34,24 @@ func (p *Proxy) Explain(ctx context.Context, image string) (Explanation, error) 
 	if err != nil {
 		return Explanation{}, err
 	}
+	a := asker{client: "explain", image: image, reference: r.reference()}
 	at, err := l.resolve(r.name, nil, "")
+	if n, ok := errors.AsType[*nowhere](err); ok {
+		return Explanation{}, l.refuse(ctx, n, r.digest, a)
+	}
 	if err != nil {
 		return Explanation{}, err
 	}
 	v := l.view(at)
-	q := &request{live: l, route: r}
+	q := &request{live: l, route: r, at: at}
 	m, _, err := q.manifest(ctx, v)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Explanation{}, notFound(q.wanted(), err)
+	}
 	if err != nil {
 		return Explanation{}, err
 	}
-	d, err := v.admission(ctx, m, r.tag, asker{client: "explain", image: image, reference: r.reference()})
+	d, err := v.admission(ctx, m, r.tag, a)
 	return Explanation{Decision: d, Digest: m.digest, MediaType: string(m.mediaType), Index: m.index, Manifests: m.manifests}, err
 }
 
@@ -63,7 +72,7 @@ func splitImage(image string) (name, reference string) {
 }
 
 // AsError returns what a client that asked for a manifest would be told of err.
-func AsError(err error) *Error { return asError(err, endpointManifest) }
+func AsError(err error) *Error { return asError(err, wanted{endpoint: endpointManifest}) }
 
 // Undecided reports whether a client would be told that no decision could be
 // reached, rather than that there is no such thing or that it is refused.

@@ -36,6 +36,7 @@ func FuzzParseRoute(f *testing.F) {
 		"/v2/ghcr.io/a/b/blobs/sha256:" + hex, "/v2/ghcr.io/a/b/referrers/sha256:" + hex, "/v2/a/blobs/uploads/", "/v2/manifests/manifests/manifests",
 		"/v2/a/../b/manifests/v1", "/v2/a%2fb/manifests/v1", "/v2//manifests/v1", "/v2/localhost:5000/a/manifests/v1", "/v2/local/a/manifests/v1",
 		"/v2/blobs/uploads/manifests/v1", "/v2/a/tags/list/manifests/v1", "/v2/a/blobs/uploads/x/blobs/sha256:" + hex,
+		"/v2/a/blobs/uploads/b/manifests/v1", "/v2/a/blobs/uploads/tags/list", "/v2/a/blobs/uploads/manifests/v1", "/v2/a/manifests/v1/blobs/uploads/x",
 	} {
 		f.Add(seed)
 	}
@@ -48,7 +49,13 @@ func FuzzParseRoute(f *testing.F) {
 		switch r.endpoint {
 		case endpointUnknown:
 			t.Fatalf("%q is accepted and nothing", path)
-		case endpointBase, endpointCatalog, endpointUpload:
+		case endpointBase, endpointCatalog:
+			return
+		case endpointUpload: // of the three spellings none is anything else's
+			session, ok := strings.CutPrefix(path, "/v2/"+r.name+"/blobs/uploads")
+			if !ok || strings.Contains(strings.TrimPrefix(session, "/"), "/") || session != "" && session[0] != '/' {
+				t.Fatalf("%q is an upload to %q", path, r.name)
+			}
 			return
 		}
 		if got := render(r); got != path {

@@ -18,6 +18,26 @@ type asker struct {
 	userAgent string
 	image     string // for sentences: as the client wrote it
 	reference string // tag or digest
+	// names says that reference names the manifest that is decided about, and
+	// not a part of it: a decision is then on record under every reference that
+	// it answered.
+	names bool
+	// id is for the decision that answers, when it had to be named before.
+	id string
+}
+
+// newID is an identifier for a decision to be made.
+func (a asker) newID() string {
+	if a.id != "" {
+		return a.id
+	}
+	return policy.NewID()
+}
+
+// unnamed is the asker of a decision that only helps with the one that answers.
+func (a asker) unnamed() asker {
+	a.id = ""
+	return a
 }
 
 // gate decides about a manifest that was asked for by tag, or by digest when
@@ -27,18 +47,15 @@ type asker struct {
 // Where the policy only observes, the answer goes first; but not before a record
 // that the configuration requires.
 func (v *view) gate(ctx context.Context, m *manifest, tag string, a asker) (policy.Decision, error) {
-	if v.observes() && !v.RequireRecord && !v.Gate.Revoked(m.digest) {
-		v.proxy.behind(ctx, func(ctx context.Context) {
-			if _, err := v.admission(ctx, m, tag, a); err != nil {
-				v.proxy.logger.Info("observed without a decision", "repository", v.name, "digest", m.digest.String(), "err", err)
-			}
-		})
-		return policy.Decision{Enforcement: policy.Observe}, nil
+	if scope := v.Gate.Scope(v.name); scope.Enforcement == policy.Observe && !v.RequireRecord && !v.Gate.Revoked(m.digest) {
+		return v.observe(ctx, m, tag, scope, a), nil
 	}
-	return v.admission(ctx, m, tag, a)
+	d, err := v.admission(ctx, m, tag, a)
+	if noteErr := v.note(ctx, d, err, a); noteErr != nil {
+		return policy.Decision{}, noteErr
+	}
+	return d, err
 }
-
-func (v *view) observes() bool { return v.Gate.Scope(v.name).Enforcement == policy.Observe }
 
 // admission is the whole decision about a manifest: as evidence about an
 // allowed subject where it is made like evidence, else as an image. A request
@@ -56,6 +73,9 @@ func (v *view) admission(ctx context.Context, m *manifest, tag string, a asker) 
 	about, isEvidence, err := v.asEvidence(ctx, m, tag, a)
 	if isEvidence && err == nil && about.Served() {
 		return about, nil
+	}
+	if isEvidence {
+		a = a.unnamed() // the decision about the subject has the name
 	}
 	own, ownErr := asImage()
 	if ownErr == nil && own.Served() || !isEvidence && err == nil {
@@ -141,7 +161,7 @@ func (v *view) admitThrough(ctx context.Context, m *manifest, a asker, c climb) 
 		if !index.lists(m) {
 			continue
 		}
-		d, err := v.admit(ctx, index, a, climb{c.depth + 1, c.left})
+		d, err := v.admit(ctx, index, a.unnamed(), climb{c.depth + 1, c.left})
 		if err != nil {
 			undecidedErr = err
 		} else if d.Allowed {
@@ -173,7 +193,7 @@ func (v *view) recordThrough(ctx context.Context, child *manifest, parent policy
 			return d, nil
 		}
 		d := parent
-		d.ID = policy.NewID()
+		d.ID = a.newID()
 		d.Time = v.proxy.now()
 		d.Via = parent.Subject.Digest.String()
 		d.Subject.Digest, d.Subject.Tag = child.digest, ""
@@ -186,8 +206,12 @@ func (v *view) recordThrough(ctx context.Context, child *manifest, parent policy
 }
 
 func (v *view) ownKey(m *manifest, tag string) decisionKey {
+	return v.keyUnder(v.Gate.Scope(v.name), m, tag)
+}
+
+func (v *view) keyUnder(scope policy.Scope, m *manifest, tag string) decisionKey {
 	key := decisionKey{repository: v.name, digest: m.digest}
-	if v.Gate.Scope(v.name).ReadsTag {
+	if scope.ReadsTag {
 		key.tag = tag
 	}
 	return key
@@ -208,8 +232,8 @@ func (v *view) decide(ctx context.Context, m *manifest, tag string, a asker) (po
 		if d, ok := v.decisions.get(key, v.proxy.now()); ok {
 			return outcome{decision: d}, nil
 		}
-		d, err := v.Gate.Evaluate(ctx, v, policy.Subject{
-			Repository: v.name, Tag: tag, Digest: m.digest, Aliases: v.aliases(),
+		d, err := v.evaluate(ctx, policy.Subject{
+			Repository: v.name, Tag: tag, Digest: m.digest, Aliases: v.aliases(), ID: a.id,
 		})
 		if recordErr := v.record(ctx, d, err, a); recordErr != nil {
 			return outcome{}, recordErr
@@ -294,7 +318,7 @@ func (v *view) asListing(ctx context.Context, m *manifest, subject v1.Hash, suff
 		if parent, err := v.held(ctx, candidate); err == nil && parent.lists(m) {
 			continue // an index above it, and no subject
 		}
-		listing, err := v.byTag(ctx, fallbackTag(candidate), v.TagTTL)
+		listing, err := v.byTag(ctx, fallbackTag(candidate), v.TagTTL, v.MaxStale)
 		if err != nil || listing.digest != m.digest {
 			continue
 		}
@@ -320,28 +344,4 @@ func (v *view) remember(ctx context.Context, parent v1.Hash, edges ...v1.Hash) {
 	if err := v.proxy.index.Delivered(ctx, v.name, parent, edges...); err != nil {
 		v.proxy.logger.Warn("cannot index what a manifest references", "repository", v.name, "digest", parent.String(), "err", err)
 	}
-}
-
-// record keeps a decision. Without RequireRecord a record that cannot be kept
-// is a line in the log; with it the decision must not take effect.
-func (v *view) record(ctx context.Context, d policy.Decision, evaluateErr error, a asker) error {
-	if err := v.proxy.recorder.Record(ctx, newRecord(d, evaluateErr, a)); err != nil {
-		v.proxy.logger.Error("cannot record a decision", "id", d.ID, "err", err)
-		if v.RequireRecord {
-			return &undecided{decision: unrecorded(d), image: a.image, err: err}
-		}
-	}
-	v.proxy.metrics.decided(d)
-	return nil
-}
-
-// unrecorded is the denial that takes the place of a decision that cannot be
-// recorded.
-func unrecorded(d policy.Decision) policy.Decision {
-	d.Allowed = false
-	d.Enforcement = policy.Enforce
-	d.Reason = policy.ReasonInconclusive
-	d.Explained = "the decision cannot be recorded, and the configuration requires that it is"
-	d.Hint = "see the log of Vidimus about decisions.path"
-	return d
 }

@@ -132,7 +132,9 @@ type Recorder interface {
 	Record(ctx context.Context, record Record) error
 }
 
-// Record is one decision, as it is kept: one line of JSON.
+// Record is one decision, as it is kept: one line of JSON. A decision that
+// answers under further references is recorded again under each of them, with
+// the same identifier, at the first request for it.
 type Record struct {
 	ID          string          `json:"id"`
 	Time        time.Time       `json:"time"`

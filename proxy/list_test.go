@@ -43,8 +43,20 @@ func TestD9Methods(t *testing.T) {
 		for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "get"} {
 			a := w.do(method, path)
 			refused(t, a, http.StatusMethodNotAllowed, "UNSUPPORTED", "")
-			if got := a.header.Get("Allow"); got != "GET, HEAD" && !strings.Contains(path, "uploads") {
-				t.Errorf("%s %s: Allow %q", method, path, got)
+			allow, want := a.header.Values("Allow"), "GET, HEAD"
+			if strings.Contains(path, "uploads") {
+				want = "" // nothing is allowed there, and that is said
+			}
+			if len(allow) != 1 || allow[0] != want {
+				t.Errorf("%s %s: Allow %q", method, path, allow)
+			}
+			message := fault(t, a).Errors[0].Message
+			pushes := strings.Contains(path, "uploads") || strings.Contains("POST PUT PATCH", method) && (strings.Contains(path, "/manifests/") || strings.Contains(path, "/blobs/"))
+			if pushes != strings.Contains(message, "pushing through Vidimus is not supported yet") {
+				t.Errorf("%s %s: %s", method, path, message)
+			}
+			if method == "OPTIONS" && !pushes && message != "method OPTIONS is not supported" {
+				t.Errorf("%s %s: %s", method, path, message)
 			}
 		}
 	}
@@ -52,6 +64,22 @@ func TestD9Methods(t *testing.T) {
 	asked(t, w.up)
 	if got := w.records.list(); len(got) != 0 {
 		t.Errorf("records %+v", got)
+	}
+}
+
+// What makes an upload is how a path ends, not what its name holds.
+func TestARepositoryNamedLikeAnUpload(t *testing.T) {
+	w := newWorld(t)
+	for _, name := range []string{"acme/blobs/uploads/b", "acme/blobs/uploads", "acme/x/blobs/uploads/manifests"} {
+		a := w.get(manifestPath("ghcr.io/"+name, "v1"))
+		refused(t, a, 404, "MANIFEST_UNKNOWN", "")
+		if message := fault(t, a).Errors[0].Message; !strings.HasSuffix(message, " holds no manifest "+name+":v1") {
+			t.Error(message)
+		}
+		if a := w.get("/v2/ghcr.io/" + name + "/tags/list"); a.status == 405 {
+			t.Errorf("tags of %s: %d %s", name, a.status, a.body)
+		}
+		refused(t, w.get("/v2/ghcr.io/"+name+"/blobs/uploads/"), 405, "UNSUPPORTED", "")
 	}
 }
 

@@ -64,8 +64,10 @@ func (q *request) link(n int, last string) {
 	q.w.Header().Set("Link", "<"+q.r.URL.EscapedPath()+"?"+next.Encode()+`>; rel="next"`)
 }
 
-// serveCatalog lists the repositories from which something was admitted, as
-// far as the present policy still covers them.
+// serveCatalog lists the repositories from which a manifest was served whose
+// content could be looked for through it, as far as the present policy serves
+// anything from them. It decides about no image: what was served there may be
+// denied by now, and where nothing enforces it may have been denied then.
 func (q *request) serveCatalog() error {
 	n, last, err := q.page()
 	if err != nil {
@@ -123,8 +125,7 @@ func (q *request) refuseUncovered(v *view, a asker) error {
 
 // serveTags answers with the upstream's list of tags.
 func (q *request) serveTags(v *view) error {
-	a := asker{client: q.client, userAgent: printable(q.r.UserAgent()), image: q.route.name, reference: "tags/list"}
-	if err := q.refuseUncovered(v, a); err != nil {
+	if err := q.refuseUncovered(v, q.asker()); err != nil {
 		return err
 	}
 	n, last, none := 0, q.query.Get("last"), false
@@ -206,7 +207,7 @@ func (v *view) referrers(ctx context.Context, subject v1.Hash, artifactType stri
 	if !errors.Is(err, fs.ErrNotExist) {
 		return listed, err
 	}
-	listing, err := v.byTag(ctx, fallbackTag(subject), v.TagTTL)
+	listing, err := v.byTag(ctx, fallbackTag(subject), v.TagTTL, v.MaxStale)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

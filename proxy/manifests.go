@@ -26,6 +26,7 @@ func (q *request) serveManifest(v *view) error {
 	if err != nil {
 		return err
 	}
+	a.names = true
 	d, err := v.gate(ctx, m, q.route.tag, a)
 	if !d.Served() {
 		if err == nil {
@@ -73,7 +74,7 @@ func (m *manifest) leads(d policy.Decision) bool {
 // manifest resolves what was asked for, once.
 func (q *request) manifest(ctx context.Context, v *view) (*manifest, time.Duration, error) {
 	if q.route.tag != "" {
-		r, err := v.byTag(ctx, q.route.tag, v.TagTTL)
+		r, err := v.byTag(ctx, q.route.tag, v.TagTTL, v.MaxStale)
 		return r.manifest, r.stale, err
 	}
 	m, err := v.byDigest(ctx, q.route.digest)

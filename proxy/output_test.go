@@ -15,6 +15,7 @@ import (
 	"vidimus/e2e/lying"
 	"vidimus/proxy"
 	"vidimus/proxy/store"
+	"vidimus/verifier"
 )
 
 // series counts the time series of all metrics.
@@ -187,7 +188,7 @@ func TestExplainDecidesAsAPullDoes(t *testing.T) {
 		})
 	}
 	w.up.Lie(lying.Manifest("acme/web", ""), lying.Status(500))
-	w.use("two", func(*settings) {})
+	w.use("two", func(s *settings) { s.authorities = []verifier.Authority{authority(t, "release", w.foreign)} })
 	w.clock.pass(2 * time.Hour)
 	if _, err := w.proxy.Explain(t.Context(), web+"@"+lying.Index(image).Digest().String()); err == nil || !proxy.AsError(err).Undecided() {
 		t.Errorf("without evidence: %v", err)

@@ -53,6 +53,7 @@ type live struct {
 	deciding  singleflight.Group
 	fetches   singleflight.Group
 	blobs     singleflight.Group
+	*memories
 }
 
 // New returns a Proxy that serves revision.
@@ -91,6 +92,7 @@ func (p *Proxy) Use(revision *Revision) error {
 		Revision: revision, proxy: p,
 		byHost:    hostIndex(revision.Upstreams),
 		decisions: newDecisionCache(),
+		memories:  newMemories(),
 	})
 	return nil
 }

@@ -176,10 +176,15 @@ func TestDecisionLogGoesOnInAFileThatExists(t *testing.T) {
 
 func TestAdmin(t *testing.T) {
 	log := NewDecisionLog(nil)
-	for _, id := range []string{"aa01", "aa02", "bb01"} {
+	for _, id := range []string{"aa01", "aa02", "bb01", "cc01"} {
 		if err := log.Record(t.Context(), testRecord(id)); err != nil {
 			t.Fatal(err)
 		}
+	}
+	again := testRecord("cc01")
+	again.Reference = "v2"
+	if err := log.Record(t.Context(), again); err != nil {
+		t.Fatal(err)
 	}
 	admin := NewAdmin(log)
 	for _, c := range []struct {
@@ -191,7 +196,9 @@ func TestAdmin(t *testing.T) {
 		{"searches", "GET", "/api/decisions?id=aa&reason=denied", "localhost:5082", "", 200, "aa02"},
 		{"finds none", "GET", "/api/decisions?image=nothing", "[::1]:5082", "", 200, `"decisions":[]`},
 		{"shows one", "GET", "/api/decisions/bb01", "127.0.0.1", "", 200, `"id":"bb01"`},
-		{"knows no other", "GET", "/api/decisions/cc", "127.0.0.1", "", 404, "no recent decision"},
+		{"shows the oldest of one", "GET", "/api/decisions/cc", "127.0.0.1", "", 200, `"reference":"v1"`},
+		{"finds one by each reference", "GET", "/api/decisions?image=acme/web:v2", "127.0.0.1", "", 200, `"id":"cc01"`},
+		{"knows no other", "GET", "/api/decisions/dd", "127.0.0.1", "", 404, "no recent decision"},
 		{"wants one", "GET", "/api/decisions/aa", "127.0.0.1", "", 409, "more than one"},
 		{"wants a time", "GET", "/api/decisions?since=yesterday", "127.0.0.1", "", 400, "2026-01-31"},
 		{"changes nothing", "POST", "/api/decisions", "127.0.0.1", "", 405, ""},

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -24,6 +25,8 @@ type request struct {
 	client string
 	id     string // X-Request-Id: the decision's, or one of its own
 	failed error  // for the access log
+	reason string // of failed, as the answer's detail gives it
+	at     place  // once resolved
 	name   string // the canonical repository, once resolved
 }
 
@@ -69,8 +72,8 @@ func (q *request) serve() error {
 	if q.route, err = parseRoute(q.r.URL.EscapedPath()); err != nil {
 		return err
 	}
-	if q.r.Method != http.MethodGet && q.r.Method != http.MethodHead {
-		return &Error{Status: http.StatusMethodNotAllowed, Code: codeUnsupported, Allow: "GET, HEAD", Message: q.methodRefusal()}
+	if err := q.refuseMethod(); err != nil {
+		return err
 	}
 	if q.query, err = url.ParseQuery(q.r.URL.RawQuery); err != nil {
 		return &Error{Status: http.StatusBadRequest, Code: codeNameInvalid, Message: "the query does not parse"}
@@ -80,15 +83,16 @@ func (q *request) serve() error {
 		return q.serveBase()
 	case endpointCatalog:
 		return q.serveCatalog()
-	case endpointUpload:
-		return &Error{Status: http.StatusMethodNotAllowed, Code: codeUnsupported, Message: q.methodRefusal()}
 	}
 	at, err := q.resolve(q.route.name, q.query, q.r.Host)
+	if n, ok := errors.AsType[*nowhere](err); ok {
+		return q.refuse(q.r.Context(), n, q.route.digest, q.asker())
+	}
 	if err != nil {
 		return err
 	}
 	v := q.view(at)
-	q.name = v.name
+	q.at, q.name = at, v.name
 	if q.query.Has("ns") {
 		q.w.Header().Set("Oci-Namespace", q.query.Get("ns"))
 	}
@@ -104,31 +108,58 @@ func (q *request) serve() error {
 	}
 }
 
-func (q *request) methodRefusal() string {
-	if q.r.Method == http.MethodDelete {
-		return "deleting through Vidimus is not supported"
+// refuseMethod refuses what only reads do not: everything but GET and HEAD, and
+// everything about uploads, for which Allow is empty (RFC 9110, section 10.2.1).
+func (q *request) refuseMethod() error {
+	const pushing = "pushing through Vidimus is not supported yet: push to the upstream registry"
+	e := &Error{Status: http.StatusMethodNotAllowed, Code: codeUnsupported, Allow: "GET, HEAD"}
+	content := q.route.endpoint == endpointManifest || q.route.endpoint == endpointBlob
+	switch method := q.r.Method; {
+	case q.route.endpoint == endpointUpload:
+		e.Allow, e.Message = "", pushing
+	case method == http.MethodGet || method == http.MethodHead:
+		return nil
+	case content && (method == http.MethodPut || method == http.MethodPost || method == http.MethodPatch):
+		e.Message = pushing
+	case content && method == http.MethodDelete:
+		e.Message = "deleting through Vidimus is not supported"
+	default:
+		e.Message = "method " + printable(method) + " is not supported"
 	}
-	return "pushing through Vidimus is not supported yet: push to the upstream registry"
+	return e
 }
 
 // asker describes the request for records and sentences.
 func (q *request) asker() asker {
-	image := q.route.name
-	if q.route.tag != "" {
-		image += ":" + q.route.tag
-	} else {
-		image += "@" + q.route.digest.String()
+	a := asker{client: q.client, userAgent: printable(q.r.UserAgent()), image: q.route.name, reference: q.route.reference()}
+	switch {
+	case q.route.tag != "":
+		a.image += ":" + a.reference
+	case a.reference != "":
+		a.image += "@" + a.reference
+	default:
+		a.reference = listReference
 	}
-	return asker{client: q.client, userAgent: printable(q.r.UserAgent()), image: image, reference: q.route.reference()}
+	return a
+}
+
+// listReference is the reference of a request for a repository's list of tags.
+const listReference = "tags/list"
+
+// wanted is what the request asks its upstream for.
+func (q *request) wanted() wanted {
+	return wanted{endpoint: q.route.endpoint, place: q.at, reference: q.route.reference()}
 }
 
 // decided tells the client which decision this answer stands on.
 func (q *request) decided(d policy.Decision) {
 	q.id = d.ID
-	if d.Allowed || d.ID == "" {
-		return
+	switch {
+	case d.Allowed && d.Exception != "":
+		q.warn("299", "served under exception "+d.Exception+" until "+d.Expires.UTC().Format(time.DateOnly))
+	case !d.Allowed && d.Reason != "": // what is only observed has no outcome yet
+		q.warn("299", d.Sentence(q.asker().image))
 	}
-	q.warn("299", d.Sentence(q.asker().image))
 }
 
 // warn adds a Warning header (RFC 7234, section 5.5), within what its readers
@@ -150,14 +181,15 @@ func (q *request) warn(code, text string) {
 // fail answers with an error.
 func (q *request) fail(err error) {
 	q.failed = err
+	e := asError(err, q.wanted())
+	q.reason = e.reason()
 	if q.w.status != 0 {
 		// part of a body is out: only a broken connection tells the truth
 		panic(http.ErrAbortHandler)
 	}
-	e := asError(err, q.route.endpoint)
 	if e.Detail != nil && e.Detail.ID != "" {
 		q.id = e.Detail.ID
-		e.Detail.Reference = q.route.reference()
+		e.Detail.Reference = q.asker().reference
 	}
 	q.setID()
 	writeError(q.w, q.r, e)
@@ -199,12 +231,15 @@ func (q *request) end(begin time.Time) {
 func (q *request) attrs(took time.Duration, aborted any) []slog.Attr {
 	attrs := []slog.Attr{
 		slog.String("id", q.id), slog.String("client", q.client), slog.String("method", printable(q.r.Method)),
-		slog.String("path", printable(q.r.URL.EscapedPath())), slog.String("repository", q.name),
+		slog.String("path", printable(q.r.URL.EscapedPath())), slog.String("repository", q.name), slog.String("reference", printable(q.route.reference())),
 		slog.Int("status", q.w.status), slog.Int64("bytes", q.w.bytes), slog.Float64("seconds", took.Seconds()),
 		slog.String("userAgent", printable(q.r.UserAgent())),
 	}
 	if q.failed != nil {
 		attrs = append(attrs, slog.String("err", q.failed.Error()))
+	}
+	if q.reason != "" {
+		attrs = append(attrs, slog.String("reason", q.reason))
 	}
 	if aborted != nil {
 		attrs = append(attrs, slog.Bool("aborted", true))

@@ -88,14 +88,15 @@ func parseRoute(path string) (route, error) {
 	return r, err
 }
 
-// splitRoute finds the endpoint from the path's end: a reference holds no
-// slash, so whatever stands before the last keyword is the name, though it may
-// hold keywords itself.
+// splitRoute finds the endpoint from the path's end, by its last components
+// alone: a reference or upload session holds no slash, so whatever stands before
+// the last keyword is the name, though it may hold keywords itself. A path that
+// goes on after /blobs/uploads/ with more than a session is no upload.
 func splitRoute(path string) (route, string) {
 	if name, ok := strings.CutSuffix(path, "/tags/list"); ok {
 		return route{endpoint: endpointTags, name: name}, ""
 	}
-	if name, _, ok := cutLast(path, "/blobs/uploads/"); ok {
+	if name, session, ok := cutLast(path, "/blobs/uploads/"); ok && !strings.Contains(session, "/") {
 		return route{endpoint: endpointUpload, name: name}, ""
 	}
 	if name, ok := strings.CutSuffix(path, "/blobs/uploads"); ok {
@@ -152,7 +153,8 @@ func (p place) canonical() string { return p.upstream + "/" + p.repository }
 
 // resolve finds the upstream and repository of a request, in the order that
 // the documentation gives: ns, the path's first component, the Host header,
-// the default. It dials nothing. Errors are *Error.
+// the default. It dials nothing. Errors are *Error, or *nowhere when there is
+// no upstream for it.
 func (l *live) resolve(name string, query url.Values, host string) (place, error) {
 	first, rest, _ := strings.Cut(name, "/")
 	if namespaces, ok := query["ns"]; ok {
@@ -167,15 +169,12 @@ func (l *live) resolve(name string, query url.Values, host string) (place, error
 		return l.at(upstream, name)
 	}
 	if looksLikeRegistry(first) {
-		return place{}, notConfigured(first)
+		return place{}, notConfigured(first, name)
 	}
 	if l.DefaultUpstream != "" {
 		return l.at(l.DefaultUpstream, name)
 	}
-	return place{}, &Error{
-		Status: http.StatusForbidden, Code: codeDenied, Reason: reasonNoUpstream,
-		Message: "Vidimus cannot tell which registry " + quote(name) + " is in: put the upstream's name in front of it, or set defaultUpstream",
-	}
+	return place{}, undirected(name)
 }
 
 func (l *live) resolveNamespace(name string, namespaces []string) (place, error) {
@@ -194,7 +193,7 @@ func (l *live) resolveNamespace(name string, namespaces []string) (place, error)
 		name = rest
 	}
 	if _, ok := l.Upstreams[upstream]; !ok {
-		return place{}, notConfigured(ns)
+		return place{}, notConfigured(ns, ns+"/"+name)
 	}
 	return l.at(upstream, name)
 }

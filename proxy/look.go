@@ -1,0 +1,77 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"sync"
+
+	"vidimus/policy"
+)
+
+// looking is a view as a decision reads evidence from it: it implements
+// verifier.Registry, so that evidence is read, kept and hashed exactly as
+// everything else is. It belongs to one decision.
+//
+// A signature's tag is asked of the upstream every time, because signatures are
+// added. When the upstream cannot be asked, the signatures that it last confirmed
+// serve, however old: one that was good does not become bad by age. That there
+// are no others is then not known, so that what they do not allow is not denied
+// but undecided.
+type looking struct {
+	*view
+	mu      sync.Mutex
+	unasked error // why signatures from before had to do; nil when none did
+}
+
+// Manifest implements verifier.Registry for evidence about manifests of this
+// repository.
+func (l *looking) Manifest(ctx context.Context, _, reference string) ([]byte, error) {
+	if digest, err := parseDigest(reference); err == nil {
+		m, err := l.byDigest(ctx, digest)
+		if err != nil {
+			return nil, err
+		}
+		return m.bytes, nil
+	}
+	m, err := l.byTag(ctx, reference, 0, math.MaxInt64)
+	if err == nil {
+		l.had(m.unasked)
+		return m.bytes, nil
+	}
+	if f, ok := errors.AsType[Fault](err); ok && (f.Kind() == KindUnauthorized || f.Kind() == KindForbidden) {
+		if absent := l.refusedBecauseAbsent(ctx, reference); absent {
+			return nil, fmt.Errorf("%s: %w", reference, fs.ErrNotExist)
+		}
+	}
+	return nil, err
+}
+
+func (l *looking) had(unasked error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unasked = errors.Join(l.unasked, unasked)
+}
+
+// evaluate asks the gate, and makes of a denial that rests on signatures from
+// before the undecided thing that it is.
+func (v *view) evaluate(ctx context.Context, subject policy.Subject) (policy.Decision, error) {
+	registry := &looking{view: v}
+	d, err := v.Gate.Evaluate(ctx, registry, subject)
+	registry.mu.Lock()
+	unasked := registry.unasked
+	registry.mu.Unlock()
+	if err != nil || d.Allowed || unasked == nil {
+		return d, err
+	}
+	switch d.Reason {
+	case policy.ReasonRevoked, policy.ReasonPolicyDeny, policy.ReasonNoPolicy:
+		return d, nil // whatever signatures there are
+	}
+	d.Explained = "the signatures known from before do not suffice, and the upstream cannot be asked for others now; with those alone: " + d.Explained
+	d.Reason = policy.ReasonInconclusive
+	d.Hint = "try again; when it stays, look for this id in the log"
+	return d, unasked
+}
