@@ -168,7 +168,10 @@ func (f *explainFlags) explainImage(cmd *cobra.Command, image string) error {
 // undecidedExit is what to say, and how to leave, when there is nothing to decide
 // about.
 func undecidedExit(image string, told *proxy.Error) error {
-	text := displayed(image) + ": " + told.Message
+	text := told.Message
+	if !strings.Contains(text, image) {
+		text = displayed(image) + ": " + text
+	}
 	if cause := told.Err; cause != nil && cause.Error() != fs.ErrNotExist.Error() && !strings.Contains(text, cause.Error()) {
 		text += ": " + cause.Error()
 	}
