@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -143,10 +145,15 @@ func (j *judgement) openness() {
 			names = append(names, u.Name)
 		}
 	}
-	if len(names) > 0 {
-		j.fail(j.config.HTTP.Addr, fmt.Sprintf("is not a loopback address, and there are credentials for %s: everyone who reaches the port would read with them",
-			enumerate(names)), "write auth: {anonymousPull: true} to allow that, or listen on loopback")
+	if len(names) == 0 {
+		return
 	}
+	fix := "write auth: {anonymousPull: true} to allow that, or listen on loopback"
+	if j.config.onCommandLine() {
+		fix = "listen on loopback, or write a file for --config that says auth: {anonymousPull: true} to allow that, see vidimus config example"
+	}
+	j.fail(j.config.HTTP.Addr, fmt.Sprintf("is not a loopback address, and there are credentials for %s: everyone who reaches the port would read with them",
+		enumerate(names)), fix)
 }
 
 // authorities reads the keys. An authority whose keys cannot be used stays, so
@@ -160,7 +167,11 @@ func (j *judgement) authorities() {
 		}
 		first[a.Name] = a.pos
 		out := verifier.Authority{Name: a.Name}
-		for _, f := range a.Value.Keys {
+		for i, f := range a.Value.Keys {
+			if slices.ContainsFunc(a.Value.Keys[:i], func(o file) bool { return filepath.Clean(o.Name) == filepath.Clean(f.Name) }) {
+				j.fail(f, f.Name+" is in this list already", "remove one of the two")
+				continue
+			}
 			key, what := readKey(j.reader, f.Name)
 			if what != "" {
 				trouble := f.fault(what, "name a PEM file with a public key")

@@ -56,7 +56,7 @@ when there is none to be read.`,
 			if err != nil {
 				return configExit(err)
 			}
-			return l.summarize(cmd.OutOrStdout(), name)
+			return l.summarize(cmd.OutOrStdout(), name, time.Now())
 		},
 	}
 	addConfigFlag(cmd, &name)

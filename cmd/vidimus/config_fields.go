@@ -178,7 +178,7 @@ func decisionsShape() shape[decisionsConfig] {
 	return object([]field[decisionsConfig]{
 		key("path", `"-"`, recordPath(), func(c *decisionsConfig) *file { return &c.Path }, "file of JSON lines; - is standard output"),
 		key("required", "false", boolean(), func(c *decisionsConfig) *bool { return &c.Required }, "a decision that cannot be written is not acted upon (503)"),
-		key("maxSize", "1GiB", byteSize(), func(c *decisionsConfig) *int64 { return &c.MaxSize }, "the file is turned over at this size"),
+		key("maxSize", "1GiB", byteSize(), func(c *decisionsConfig) *int64 { return &c.MaxSize }, "at this size the file is renamed to its name and .1, in place of an older one, and begun anew"),
 	})
 }
 

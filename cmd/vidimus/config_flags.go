@@ -15,8 +15,24 @@ type quickFlags struct {
 	AllowRest   bool
 	Upstreams   []string // NAME=URL
 	Addr        string
+	MetricsAddr optionalText
+	AdminAddr   optionalText
 	Cache       string
 	DockerLogin bool
+}
+
+// optionalText is the value of a flag for which "" means something else than
+// leaving it out. It implements pflag.Value.
+type optionalText struct {
+	Text  string
+	Given bool
+}
+
+func (o *optionalText) String() string { return o.Text }
+func (o *optionalText) Type() string   { return "string" }
+func (o *optionalText) Set(text string) error {
+	*o = optionalText{text, true}
+	return nil
 }
 
 // add adds the flags to a command.
@@ -25,13 +41,16 @@ func (q *quickFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&q.AllowRest, "allow-rest", false, "without a file: serve unverified what no --require matches")
 	flags.StringArrayVar(&q.Upstreams, "upstream", nil, "without a file: `NAME=URL` of a registry; those that --require names and docker.io are there already; may be repeated")
 	flags.StringVar(&q.Addr, "addr", "", "without a file: `ADDRESS` to listen at (default 127.0.0.1:5080)")
+	flags.Var(&q.MetricsAddr, "metrics-addr", "without a file: `ADDRESS` of /healthz, /readyz and /metrics; \"\" for none (default 127.0.0.1:5081)")
+	flags.Var(&q.AdminAddr, "admin-addr", "without a file: loopback `ADDRESS` of /api/decisions; none without it")
 	flags.StringVar(&q.Cache, "cache", "", "without a file: `DIRECTORY` to keep content in; in memory without it")
 	flags.BoolVar(&q.DockerLogin, "docker-credentials", false, "without a file: log in to registries as docker does")
 }
 
 // given reports whether any of the flags is used.
 func (q *quickFlags) given() bool {
-	return len(q.Require) > 0 || q.AllowRest || len(q.Upstreams) > 0 || q.Addr != "" || q.Cache != "" || q.DockerLogin
+	return len(q.Require) > 0 || q.AllowRest || len(q.Upstreams) > 0 || q.Addr != "" ||
+		q.MetricsAddr.Given || q.AdminAddr.Given || q.Cache != "" || q.DockerLogin
 }
 
 // chooseSource returns the configuration that the command line means: the flags
@@ -54,15 +73,35 @@ func chooseSource(named string, q quickFlags, lookup func(string) (string, bool)
 // flagBase is what the flags start from; everything else has its default.
 const flagBase = "version: 1\nupstreams: {docker.io: {}}\ndefaultUpstream: docker.io\n"
 
+// commandLine stands for the file in a configuration that flags spell.
+const commandLine = "command line"
+
+// onCommandLine reports whether flags spell c, so that advice names flags.
+func (c *Config) onCommandLine() bool { return c.File == commandLine }
+
+// setting is what people change to change c: a key of the file, or a flag.
+func (c *Config) setting(key, flag string) string {
+	if c.onCommandLine() {
+		return flag
+	}
+	return key
+}
+
 // fromFlags is the configuration that the flags spell: one policy for each
 // --require, in their order; the upstreams that these name, and docker.io, which
 // is the default. A key file is an authority by the file's name.
 func fromFlags(q quickFlags) source {
 	return func(*reader) (Config, faults, error) {
-		config, found := decodeFile("command line", []byte(flagBase), configShape())
+		config, found := decodeFile(commandLine, []byte(flagBase), configShape())
 		d := decoder{base: ".", faults: found}
 		if q.Addr != "" {
 			config.HTTP.Addr, _ = placed(listenAddr(false, anyHost)).decode(&d, flagValue("--addr", q.Addr))
+		}
+		if q.MetricsAddr.Given {
+			config.Metrics.Addr, _ = listenAddr(true, anyHost).decode(&d, flagValue("--metrics-addr", q.MetricsAddr.Text))
+		}
+		if q.AdminAddr.Given {
+			config.Admin.Addr, _ = listenAddr(true, loopbackOnly).decode(&d, flagValue("--admin-addr", q.AdminAddr.Text))
 		}
 		if q.Cache != "" {
 			config.Cache.Directory, _ = filePath().decode(&d, flagValue("--cache", q.Cache))
@@ -78,8 +117,8 @@ func fromFlags(q quickFlags) source {
 				pos: pos{File: "--allow-rest"}, Name: "allow-rest", Match: []string{"**"}, Allow: true,
 			})
 		}
-		if len(config.Policies) == 0 {
-			d.fail(pos{File: "command line"}, "nothing would be served", "add --require PATTERN=KEY, or --allow-rest")
+		if len(q.Require) == 0 && !q.AllowRest {
+			d.fail(pos{File: commandLine}, "nothing would be served", "add --require PATTERN=KEY, or --allow-rest")
 		}
 		for i := range config.Upstreams {
 			config.Upstreams[i].Value.Credentials.Docker = q.DockerLogin
@@ -120,17 +159,38 @@ func (c *Config) addRequire(d *decoder, text string) {
 		d.fail(n, "is not PATTERN=KEY", "write it like 'ghcr.io/me/**=cosign.pub'")
 		return
 	}
+	registry, _, _ := strings.Cut(pattern, "/")
+	if !c.addRegistry(d, n, registry, pattern) {
+		return
+	}
 	require := requireConfig{pos: n.pos, AtLeast: 1}
 	for name := range strings.SplitSeq(keys, ",") {
+		if what, fix := checkKeyFile(name); what != "" {
+			d.fail(n, what, fix)
+			continue
+		}
 		require.Of = append(require.Of, located[string]{n.pos, name})
 		c.addAuthority(n.pos, name)
 	}
 	c.Policies = append(c.Policies, policyConfig{pos: n.pos, Match: []string{pattern}, Require: &require})
+}
 
-	registry, _, _ := strings.Cut(pattern, "/")
-	if what, _ := checkUpstreamName(registry); what == "" && c.upstream(registry) == nil {
-		c.Upstreams = append(c.Upstreams, named[upstreamConfig]{n.pos, registry, upstreamConfig{pos: n.pos}})
+// addRegistry makes registry, with which pattern begins, an upstream. It returns
+// false, having said so, for a word that is rather the beginning of a repository
+// of docker.io: an upstream by that name would leave the repository unprotected.
+func (c *Config) addRegistry(d *decoder, at node, registry, pattern string) bool {
+	if what, _ := checkUpstreamName(registry); what != "" || c.upstream(registry) != nil {
+		return true // no word at all, for the pattern's parser to judge; or known
 	}
+	if !strings.ContainsAny(registry, ".:") && registry != "localhost" {
+		if registry == pattern || registry == "library" {
+			pattern = "library/" + strings.TrimPrefix(pattern, "library/")
+		}
+		d.fail(at, registry+" is no registry", "write docker.io/"+pattern+", or name it with --upstream "+registry+"=URL")
+		return false
+	}
+	c.Upstreams = append(c.Upstreams, named[upstreamConfig]{at.pos, registry, upstreamConfig{pos: at.pos}})
+	return true
 }
 
 func (c *Config) addAuthority(where pos, keyFile string) {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
 
 	"vidimus/policy"
 )
@@ -15,11 +16,13 @@ import (
 func TestFlagsSpellAConfiguration(t *testing.T) {
 	inDirectory(t, nil)
 	l, err := load(fromFlags(quickFlags{
-		Require:   []string{"ghcr.io/me/**=release.pub", "local/app=release.pub,other.pub"},
-		AllowRest: true,
-		Upstreams: []string{"local=http://127.0.0.1:5002"},
-		Addr:      "127.0.0.1:0",
-		Cache:     "store",
+		Require:     []string{"ghcr.io/me/**=release.pub", "local/app=release.pub,other.pub"},
+		AllowRest:   true,
+		Upstreams:   []string{"local=http://127.0.0.1:5002"},
+		Addr:        "127.0.0.1:0",
+		MetricsAddr: optionalText{"", true},
+		AdminAddr:   optionalText{"127.0.0.1:5999", true},
+		Cache:       "store",
 	}), lookupIn(nil), clock)
 	if err != nil {
 		t.Fatal(err)
@@ -41,7 +44,8 @@ func TestFlagsSpellAConfiguration(t *testing.T) {
 		{"the rest", l.Policy.Policies[2].AllowUnverified, true},
 		{"authorities", len(l.Policy.Authorities), 2},
 		{"address", l.HTTP.Addr.Value, "127.0.0.1:0"},
-		{"metrics", l.Metrics.Addr, "127.0.0.1:5081"},
+		{"metrics", l.Metrics.Addr, ""},
+		{"admin", l.Admin.Addr, "127.0.0.1:5999"},
 		{"cache", l.Cache.Directory.Name, "store"},
 	} {
 		if diff := cmp.Diff(row.want, row.got, compareAll); diff != "" {
@@ -77,11 +81,66 @@ func TestBadFlagsAreNamed(t *testing.T) {
 		{quickFlags{Require: []string{"ghcr.io/**=release.pub", "ghcr.io/me=other.pub"}}, `never decides`},
 		{quickFlags{AllowRest: true, Upstreams: []string{"local"}}, `--upstream "local": is not NAME=URL; write it like local=http://127.0.0.1:5000`},
 		{quickFlags{AllowRest: true, Upstreams: []string{"local=ftp://x"}}, `--upstream "local=ftp://x": is not an http or https URL`},
-		{quickFlags{AllowRest: true, Addr: ":0", DockerLogin: true}, `--addr ":0": is not a loopback address, and there are credentials for docker.io`},
+		{quickFlags{AllowRest: true, Addr: ":0", DockerLogin: true}, `--addr ":0": is not a loopback address, and there are credentials for docker.io: everyone who reaches the port would read with them; listen on loopback, or write a file for --config that says auth: {anonymousPull: true}`},
+		{quickFlags{AllowRest: true, MetricsAddr: optionalText{"5081", true}}, `--metrics-addr "5081": "5081" is not host:port; write an address like 127.0.0.1:5080, or "" to switch it off`},
+		{quickFlags{AllowRest: true, AdminAddr: optionalText{":5082", true}}, `--admin-addr ":5082": "" is not a loopback address`},
+		{quickFlags{MetricsAddr: optionalText{"", true}}, "command line: nothing would be served; add --require PATTERN=KEY, or --allow-rest"},
+		{quickFlags{AllowRest: true, Require: []string{"acme/**=release.pub"}}, `--require "acme/**=release.pub": acme is no registry; write docker.io/acme/**, or name it with --upstream acme=URL`},
+		{quickFlags{AllowRest: true, Require: []string{"acme=release.pub"}}, `acme is no registry; write docker.io/library/acme, or name it with --upstream acme=URL`},
+		{quickFlags{AllowRest: true, Require: []string{"library/nginx=release.pub"}}, `library is no registry; write docker.io/library/nginx, or name it`},
+		{quickFlags{AllowRest: true, Require: []string{"ac*/web=release.pub"}}, `--require "ac*/web=release.pub"`},
+		{quickFlags{AllowRest: true, Require: []string{"ghcr.io/me/**=env://KEY"}}, `--require "ghcr.io/me/**=env://KEY": keys of the environment are not supported in the configuration; write the public key into a file and name that`},
+		{quickFlags{AllowRest: true, Require: []string{"ghcr.io/me/**=release.pub,awskms:///alias/x"}}, `keys of awskms are not supported yet; write the public key into a file`},
+		{quickFlags{AllowRest: true, Require: []string{"ghcr.io/me/**=release.pub,release.pub"}}, `names release.pub twice`},
 	} {
 		_, err := load(fromFlags(row.flags), lookupIn(nil), clock)
 		if err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%+v:\n got %v\nwant %s", row.flags, err, row.want)
+		}
+	}
+}
+
+func TestWordsThatAreNoRegistryAreUpstreamsWhenNamed(t *testing.T) {
+	inDirectory(t, nil)
+	for _, row := range []struct {
+		flags quickFlags
+		want  []string
+	}{
+		{quickFlags{Require: []string{"acme/**=release.pub"}, Upstreams: []string{"acme=http://127.0.0.1:5002"}}, []string{"docker.io", "acme"}},
+		{quickFlags{Require: []string{"localhost/**=release.pub"}}, []string{"docker.io", "localhost"}},
+		{quickFlags{Require: []string{"localhost:5000/**=release.pub"}}, []string{"docker.io", "localhost:5000"}},
+		{quickFlags{Require: []string{"docker.io/acme/**=release.pub"}}, []string{"docker.io"}},
+		{quickFlags{Require: []string{"*/acme/**=release.pub"}}, []string{"docker.io"}},
+	} {
+		l, err := load(fromFlags(row.flags), lookupIn(nil), clock)
+		if err != nil {
+			t.Errorf("%+v: %v", row.flags, err)
+			continue
+		}
+		var got []string
+		for _, u := range l.Upstreams {
+			got = append(got, u.Name)
+		}
+		if !slices.Equal(got, row.want) {
+			t.Errorf("%+v: upstreams are %v, want %v", row.flags, got, row.want)
+		}
+	}
+}
+
+func TestEmptyAddressOfAFlagIsNotTheDefault(t *testing.T) {
+	for _, row := range []struct {
+		args []string
+		want optionalText
+	}{
+		{nil, optionalText{}},
+		{[]string{"--metrics-addr="}, optionalText{"", true}},
+		{[]string{"--metrics-addr", "127.0.0.1:1"}, optionalText{"127.0.0.1:1", true}},
+	} {
+		var q quickFlags
+		flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+		q.add(flags)
+		if err := flags.Parse(row.args); err != nil || q.MetricsAddr != row.want || q.given() != row.want.Given {
+			t.Errorf("%q: %+v, given %v, %v; want %+v", row.args, q.MetricsAddr, q.given(), err, row.want)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -50,9 +51,40 @@ func includedShape() shape[rules] {
 
 func authorityShape() shape[authorityConfig] {
 	return object([]field[authorityConfig]{
-		required(key("keys", "", some(existing(), "name a file with a public key"), func(c *authorityConfig) *[]file { return &c.Keys },
+		required(key("keys", "", some(keyFile(), "name a file with a public key"), func(c *authorityConfig) *[]file { return &c.Keys },
 			"PEM files of public keys, any one of which may vouch")),
 	}, "github", "gitlab", "keyless", "signer", "kms", "privatePKI")
+}
+
+// keyFile is the path of a public key. What cosign would look for elsewhere is
+// refused as such, not looked for on disk.
+func keyFile() shape[file] {
+	s := existing()
+	return shape[file]{
+		schema: s.schema,
+		decode: func(d *decoder, n node) (file, bool) {
+			if what, fix := checkKeyFile(n.value); what != "" && n.kind == scalar {
+				d.fail(n, what, fix)
+				return file{}, false
+			}
+			return s.decode(d, n)
+		},
+	}
+}
+
+var keyScheme = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]*)://|^(pkcs11):`)
+
+// checkKeyFile says what is wrong with the name of a key that is no file's.
+func checkKeyFile(name string) (what, fix string) {
+	const instead = "write the public key into a file and name that"
+	match := keyScheme.FindStringSubmatch(name)
+	if match == nil {
+		return "", ""
+	}
+	if scheme := match[1] + match[2]; !strings.EqualFold(scheme, "env") {
+		return "keys of " + scheme + " are not supported yet", instead
+	}
+	return "keys of the environment are not supported in the configuration", instead
 }
 
 var authorityPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
@@ -82,7 +114,7 @@ func policyShape() shape[policyConfig] {
 		key("allow", "", oneOf([]choice[bool]{{"unverified", true}}), func(c *policyConfig) *bool { return &c.Allow }, "unverified: serve it as it is"),
 		key("deny", "", nonEmpty("say why; people will read it"), func(c *policyConfig) *string { return &c.Deny }, "never serve it, and say this"),
 		key("signedAs", "ifPresent", signedAsShape(), func(c *policyConfig) *signedAsConfig { return &c.SignedAs },
-			"how the name that a signature claims is compared: ignore, ifPresent, repository or exact"),
+			"how the name that a signature claims is compared: ignore, ifPresent, repository or exact; or, for copies that keep the signatures of their originals, {prefix: WHERE THEY ARE, signedPrefix: WHERE THEY WERE SIGNED}"),
 		key("annotations", "{}", annotationsShape(), func(c *policyConfig) *map[string]string { return &c.Annotations },
 			"what must be in the signed payload"),
 		key("enforcement", "", optional(enforcementShape()), func(c *policyConfig) **policy.Enforcement { return &c.Enforcement },
@@ -145,10 +177,14 @@ func requireShape() shape[*requireConfig] {
 	}
 }
 
-func signedAsShape() shape[signedAsConfig] {
-	words := oneOf([]choice[policy.SignedAs]{
+func signedAsWords() []choice[policy.SignedAs] {
+	return []choice[policy.SignedAs]{
 		{"ignore", policy.Ignore}, {"ifPresent", policy.IfPresent}, {"repository", policy.Repository}, {"exact", policy.Exact},
-	})
+	}
+}
+
+func signedAsShape() shape[signedAsConfig] {
+	words := oneOf(signedAsWords())
 	const prefix = "write the first components of repositories, like ghcr.io/acme"
 	form := object([]field[policy.Remap]{
 		required(key("prefix", "", nonEmpty(prefix), func(r *policy.Remap) *string { return &r.Prefix }, "where the copies are")),

@@ -36,8 +36,8 @@ func (d *decoder) is(n node, k kind, fix string) bool {
 	switch {
 	case n.bad:
 		return false
-	case n.kind == scalar && n.tag == "!!null":
-		d.fail(n, "has no value", "give it one, or remove the key")
+	case n.isNull():
+		d.fail(n, "has no value", k.instead())
 		return false
 	case n.kind != k:
 		d.fail(n, fmt.Sprintf("is %s, not %s", n.kind, k), fix)
@@ -165,6 +165,10 @@ func some[T any](s shape[T], fix string) shape[[]T] {
 	return shape[[]T]{
 		schema: schema{"type": "array", "items": s.schema, "minItems": 1},
 		decode: func(d *decoder, n node) ([]T, bool) {
+			if n.isNull() {
+				d.fail(n, "has no value", fix)
+				return nil, false
+			}
 			out, ok := all.decode(d, n)
 			if ok && len(n.items) == 0 {
 				d.fail(n, "is an empty list", fix)
@@ -228,6 +232,10 @@ func someEntries[T any](s shape[T], check func(name string) (what, fix string), 
 	return shape[[]named[T]]{
 		schema: several,
 		decode: func(d *decoder, n node) ([]named[T], bool) {
+			if n.isNull() {
+				d.fail(n, "has no value", fix)
+				return nil, false
+			}
 			out, ok := all.decode(d, n)
 			if ok && len(n.pairs) == 0 {
 				d.fail(n, "is empty", fix)

@@ -3,15 +3,20 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"vidimus/policy"
 )
 
-// summarize writes one screen about a configuration that holds.
-func (l *loaded) summarize(w io.Writer, name string) error {
+// mostShown is how many policies or exceptions a summary lists.
+const mostShown = 20
+
+// summarize writes one screen about a configuration that holds, as it is at now.
+func (l *loaded) summarize(w io.Writer, name string, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(label, format string, args ...any) {
 		fmt.Fprintf(t, "%s\t%s\n", label, fmt.Sprintf(format, args...))
@@ -29,17 +34,18 @@ func (l *loaded) summarize(w io.Writer, name string) error {
 		row("authority", "%s, %d %s", a.Name, len(a.Keys), plural(len(a.Keys), "key", "keys"))
 	}
 	row("enforcement", "%s", l.Enforcement)
-	const most = 20
-	for i, p := range l.Policies {
-		if i == most {
-			row("policy", "and %d more", len(l.Policies)-most)
-			break
-		}
-		row("policy", "%s: %s", strings.Join(p.Match, " "), policySummary(p))
+	for _, p := range l.Policies[:min(len(l.Policies), mostShown)] {
+		row("policy", "%s", l.policySummary(p))
+	}
+	if more := len(l.Policies) - mostShown; more > 0 {
+		row("policy", "and %d more", more)
 	}
 	row("otherwise", "denied")
-	if n := len(l.Exceptions); n > 0 {
-		row("exceptions", "%d", n)
+	for _, e := range l.Exceptions[:min(len(l.Exceptions), mostShown)] {
+		row("exception", "%s", exceptionSummary(e, now))
+	}
+	if more := len(l.Exceptions) - mostShown; more > 0 {
+		row("exception", "and %d more", more)
 	}
 	if n := len(l.Revoked); n > 0 {
 		row("revoked", "%d %s", n, plural(n, "digest", "digests"))
@@ -81,8 +87,31 @@ func (l *loaded) upstreamNotes(u upstreamSettings) string {
 	return " (" + strings.Join(notes, ", ") + ")"
 }
 
-func policySummary(p policyConfig) string {
-	var out string
+// policySummary is what p matches and does, and where it differs from the
+// defaults.
+func (l *loaded) policySummary(p policyConfig) string {
+	out := strings.Join(p.Match, " ") + ": " + effectSummary(p)
+	if p.Name != "" {
+		out = p.Name + ", " + out
+	}
+	if p.SignedAs.As == policy.Remapped {
+		out += fmt.Sprintf(", signedAs %s for %s", p.SignedAs.Remap.SignedPrefix, p.SignedAs.Remap.Prefix)
+	}
+	for _, c := range signedAsWords() {
+		if c.means == p.SignedAs.As && c.means != policy.IfPresent {
+			out += ", signedAs " + c.word
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Annotations)) {
+		out += fmt.Sprintf(", annotation %s=%s", name, p.Annotations[name])
+	}
+	if p.Enforcement != nil && *p.Enforcement != l.Enforcement {
+		out += ", enforcement " + p.Enforcement.String()
+	}
+	return out
+}
+
+func effectSummary(p policyConfig) string {
 	switch {
 	case p.Allow:
 		return "allow unverified"
@@ -94,12 +123,18 @@ func policySummary(p policyConfig) string {
 			names = append(names, n.Value)
 		}
 		slices.Sort(names)
-		out = fmt.Sprintf("require %d of %s", p.Require.AtLeast, strings.Join(names, ", "))
+		return fmt.Sprintf("require %d of %s", p.Require.AtLeast, strings.Join(names, ", "))
 	}
-	if p.Enforcement != nil && *p.Enforcement != policy.Enforce {
-		out += ", " + p.Enforcement.String()
+	return "nothing"
+}
+
+// exceptionSummary is what e lets through, or that it does so no more.
+func exceptionSummary(e exceptionConfig, now time.Time) string {
+	if !e.isActive(now) {
+		return fmt.Sprintf("%s: ended on %s, remove it (%s)", e.about(), momentText(e.Until), e.where())
 	}
-	return out
+	return fmt.Sprintf("%s: active until %s for %d %s, %s", e.about(), momentText(e.Until),
+		len(e.Digests), plural(len(e.Digests), "digest", "digests"), e.Reason)
 }
 
 func orOff(addr string) string {

@@ -33,6 +33,11 @@ func (k kind) String() string {
 	return [...]string{"a single value", "a mapping", "a list"}[k]
 }
 
+// instead is what to write where a value of kind k is missing.
+func (k kind) instead() string {
+	return [...]string{"give it one, or remove the key", "write {}, or remove the key", "write [], or remove the key"}[k]
+}
+
 // pos says where something stands. Path is the key, like policies[2].match.
 type pos struct {
 	File string
@@ -55,6 +60,9 @@ type node struct {
 	bad   bool   // refused already; nothing more is said of it
 }
 
+// isNull reports whether n is a key that nothing follows, or null written out.
+func (n node) isNull() bool { return !n.bad && n.kind == scalar && n.tag == "!!null" }
+
 type pair struct {
 	key   string
 	at    pos
@@ -72,7 +80,7 @@ func parseYAML(file string, data []byte) (node, faults) {
 	var document, second yaml.Node
 	switch err := decoder.Decode(&document); {
 	case errors.Is(err, io.EOF), err == nil && isEmpty(document):
-		return refused, faults{at.fault("is empty", "write {} when nothing is meant")}
+		return refused, faults{at.fault("is empty", "write version: 1 and what follows (in an included file: {}), see vidimus config example")}
 	case err != nil:
 		return refused, faults{syntaxFault(at, err)}
 	}

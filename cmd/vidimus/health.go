@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gorilla/mux"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -35,7 +36,8 @@ func (s *server) health() http.Handler {
 }
 
 // ready is also where a person looks when a changed configuration does not
-// take effect.
+// take effect, when an authority's keys do not count, and for what is let through
+// without evidence.
 func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
 	status := s.reloader.Status()
 	var b strings.Builder
@@ -52,6 +54,12 @@ func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(status.Suspended)) {
 		fmt.Fprintf(&b, "authority %s is suspended: %s\n", name, status.Suspended[name])
+	}
+	now := time.Now()
+	for _, e := range s.reloader.Revision().Exceptions {
+		if e.isActive(now) {
+			fmt.Fprintf(&b, "exception until %s for %s: %s\n", momentText(e.Until), e.about(), e.Reason)
+		}
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")

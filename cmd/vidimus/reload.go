@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"maps"
 	"strings"
@@ -57,6 +56,7 @@ type reloader struct {
 	retry   time.Time
 	confirm time.Time
 	logged  string // the faults that the log has
+	asked   bool   // for the present reading, whose outcome is logged whatever it is
 }
 
 // reloadStatus is how the last reading of the configuration went.
@@ -101,7 +101,8 @@ func (r *reloader) Status() reloadStatus {
 	return s
 }
 
-// Reload asks Run to read the configuration now, changed or not.
+// Reload asks Run to read the configuration now, changed or not, and to log what
+// came of it.
 func (r *reloader) Reload() {
 	select {
 	case r.wake <- struct{}{}:
@@ -113,6 +114,7 @@ func (r *reloader) Reload() {
 // is not given to it.
 func (r *reloader) Run(ctx context.Context, use func(*revision) error) {
 	r.use = use
+	r.logExceptions()
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	for {
@@ -120,7 +122,9 @@ func (r *reloader) Run(ctx context.Context, use func(*revision) error) {
 		case <-ctx.Done():
 			return
 		case <-r.wake:
+			r.logged, r.asked = "", true
 			r.read()
+			r.asked = false
 		case <-ticker.C:
 			r.look()
 		}
@@ -176,6 +180,10 @@ func (r *reloader) read() {
 func (r *reloader) replace(running *revision, next *loaded) error {
 	if next.sum == running.sum && len(running.Suspended) == 0 {
 		r.recovered()
+		if r.asked {
+			r.config.Log.Info("configuration read again, unchanged", "revision", running.ID)
+			r.logExceptions()
+		}
 		return nil
 	}
 	revision, err := next.build(r.config.Observers, nil, running)
@@ -193,6 +201,7 @@ func (r *reloader) replace(running *revision, next *loaded) error {
 	}
 	r.config.Log.Info("configuration is in effect", "revision", revision.ID)
 	r.settle(revision)
+	r.logExceptions()
 	closeUnused(running, revision)
 	return nil
 }
@@ -218,31 +227,6 @@ func (r *reloader) recovered() {
 		r.config.Log.Info("configuration is again the running one", "revision", r.status.Revision)
 	}
 	r.status.Fault, r.logged = "", ""
-}
-
-// report logs what is wrong, once for as long as it stays the same.
-func (r *reloader) report(err error) {
-	text := err.Error()
-	if text != r.logged {
-		r.logged = text
-		r.logFaults(err)
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.status.Fault = text
-}
-
-func (r *reloader) logFaults(err error) {
-	all, ok := errors.AsType[faults](err)
-	if !ok {
-		r.config.Log.Error("configuration cannot be read; the running one stays", "error", err)
-		return
-	}
-	lines := make([]string, 0, min(len(all), maxFaults))
-	for _, f := range all[:min(len(all), maxFaults)] {
-		lines = append(lines, f.String())
-	}
-	r.config.Log.Error("configuration does not hold; the running one stays", "faults", lines)
 }
 
 // closeUnused ends the idle connections of clients that were replaced. Requests

@@ -36,7 +36,7 @@ func (m *reloadMetrics) Collect(out chan<- prometheus.Metric) {
 	status, running, now := m.reloader.Status(), m.reloader.Revision(), time.Now()
 	active := 0
 	for _, e := range running.Exceptions {
-		if now.Before(e.Until) {
+		if e.isActive(now) {
 			active++
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -92,6 +93,7 @@ func newServer(c serverConfig) (_ *server, err error) {
 	if err != nil {
 		return nil, configExit(err)
 	}
+	s.log.Info("starting", "version", version(), "revision", s.reloader.Revision().ID)
 	if err := s.open(metrics); err != nil {
 		return nil, err
 	}
@@ -107,12 +109,12 @@ func (s *server) open(metrics *proxy.Metrics) error {
 	}
 	s.store, err = store.Open(store.Config{Directory: running.Cache.Directory.Name, MaxSize: maxSize, Logger: s.log})
 	if err != nil {
-		return err
+		return fmt.Errorf("cache: %w", err)
 	}
 	if path := running.Decisions.Path.Name; path == "-" {
 		s.decisions = proxy.NewDecisionLog(s.config.Stdout)
 	} else if s.decisions, err = proxy.OpenDecisionLog(path, running.Decisions.MaxSize); err != nil {
-		return err
+		return fmt.Errorf("decisions.path: %w; let this process write it, or name another file or -", err)
 	}
 	s.proxy, err = proxy.New(proxy.Config{
 		Store: s.store, Index: s.store, Recorder: s.decisions, Logger: s.log, Metrics: metrics,
@@ -147,7 +149,7 @@ func (s *server) listen() error {
 	}
 	api, err := open(running.HTTP.Addr.Value)
 	if err != nil {
-		return fmt.Errorf("http.addr: %w", err)
+		return running.cannotListen("http.addr", "--addr", err)
 	}
 	if running.TLS != nil {
 		api = tls.NewListener(api, s.tlsConfig())
@@ -155,16 +157,18 @@ func (s *server) listen() error {
 	s.add("registry", api, s.proxy, true)
 	if addr := running.Metrics.Addr; addr != "" {
 		if s.config.Pprof && !isLoopbackAddr(addr) {
-			return misuse(fmt.Errorf("--pprof: profiles are given on loopback only, and metrics.addr is %s", addr))
+			return misuse(fmt.Errorf("--pprof: profiles are given on loopback only, and %s is %s", running.setting("metrics.addr", "--metrics-addr"), addr))
 		}
 		if err := s.listenAt("metrics", addr, s.health()); err != nil {
-			return err
+			return running.cannotListen("metrics.addr", "--metrics-addr", err)
 		}
 	} else if s.config.Pprof {
-		return misuse(errors.New("--pprof: profiles are given on the metrics listener, and metrics.addr is off"))
+		return misuse(fmt.Errorf("--pprof: profiles are given on the metrics listener, and %s is off", running.setting("metrics.addr", "--metrics-addr")))
 	}
 	if addr := running.Admin.Addr; addr != "" {
-		return s.listenAt("admin", addr, proxy.NewAdmin(s.decisions))
+		if err := s.listenAt("admin", addr, proxy.NewAdmin(s.decisions)); err != nil {
+			return running.cannotListen("admin.addr", "--admin-addr", err)
+		}
 	}
 	return nil
 }
@@ -172,10 +176,24 @@ func (s *server) listen() error {
 func (s *server) listenAt(name, addr string, handler http.Handler) error {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return fmt.Errorf("%s.addr: %w", name, err)
+		return err
 	}
 	s.add(name, l, handler, false)
 	return nil
+}
+
+// cannotListen is err at the address of a setting, or flag, with what can be
+// done about it.
+func (c *Config) cannotListen(setting, flag string, err error) error {
+	setting = c.setting(setting, flag)
+	remedy := "write another address"
+	if errors.Is(err, syscall.EADDRINUSE) {
+		remedy = "end what listens there, or " + remedy
+	}
+	if setting != "http.addr" && setting != "--addr" {
+		remedy += `, or "" for none`
+	}
+	return fmt.Errorf("%s: %w; %s", setting, err, remedy)
 }
 
 func (s *server) add(name string, l net.Listener, handler http.Handler, public bool) {

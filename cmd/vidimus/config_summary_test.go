@@ -1,0 +1,43 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestSummaryNamesWhatIsNotTheDefault(t *testing.T) {
+	inDirectory(t, nil)
+	digest := `"sha256:` + strings.Repeat("0", 64) + `"`
+	l := mustLoad(t, `version: 1
+upstreams: {quay.io: {}}
+authorities: {release: {keys: [release.pub]}}
+policies:
+  - match: [quay.io/prod/**, "!quay.io/prod/x"]
+    name: production
+    require: release
+    signedAs: exact
+    annotations: {tier: "1", env: prod}
+    enforcement: warn
+  - {match: quay.io/copies/**, require: release, signedAs: {prefix: quay.io/copies, signedPrefix: ghcr.io/acme}}
+  - {match: quay.io/**, require: release, signedAs: ifPresent, enforcement: enforce}
+exceptions:
+  - {match: quay.io/a/b, digests: [`+digest+`], until: 2026-12-01, reason: INC-1}
+  - {match: quay.io/a/c, digests: [`+digest+`], until: 2026-11-15T12:00:00Z, reason: INC-2}
+`, nil)
+	var out strings.Builder
+	if err := l.summarize(&out, "vidimus.yaml", clock); err != nil {
+		t.Fatal(err)
+	}
+	got := out.String()
+	for _, want := range []string{
+		"\npolicy        production, quay.io/prod/** !quay.io/prod/x: require 1 of release, signedAs exact, annotation env=prod, annotation tier=1, enforcement warn\n",
+		"\npolicy        quay.io/copies/**: require 1 of release, signedAs ghcr.io/acme for quay.io/copies\n",
+		"\npolicy        quay.io/**: require 1 of release\n",
+		"\nexception     quay.io/a/b: active until 2026-12-01 for 1 digest, INC-1\n",
+		"\nexception     quay.io/a/c: ended on 2026-11-15T12:00:00Z, remove it (vidimus.yaml:15)\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the summary does not say %q:\n%s", want, got)
+		}
+	}
+}
