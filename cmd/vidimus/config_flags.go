@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -91,7 +92,8 @@ func (c *Config) setting(key, flag string) string {
 // --require, in their order; the upstreams that these name, and docker.io, which
 // is the default. A key file is an authority by the file's name.
 func fromFlags(q quickFlags) source {
-	return func(*reader) (Config, faults, error) {
+	return func(r *reader) (Config, faults, error) {
+		r.flags = fmt.Sprintf("%#v", q) // quoted, so that no two lists of flags are alike
 		config, found := decodeFile(commandLine, []byte(flagBase), configShape())
 		d := decoder{base: ".", faults: found}
 		if q.Addr != "" {

@@ -54,6 +54,27 @@ func TestFlagsSpellAConfiguration(t *testing.T) {
 	}
 }
 
+func TestRevisionIDCoversFlags(t *testing.T) {
+	inDirectory(t, nil)
+	seen := make(map[string]quickFlags)
+	for _, q := range []quickFlags{
+		{AllowRest: true},
+		{Require: []string{"docker.io/a/**=release.pub"}},
+		{Require: []string{"docker.io/b/**=release.pub"}},
+		{Require: []string{"docker.io/b/**=release.pub"}, AllowRest: true},
+		{AllowRest: true, MetricsAddr: optionalText{"", true}},
+	} {
+		l, err := load(fromFlags(q), lookupIn(nil), clock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if other, taken := seen[l.ID]; taken {
+			t.Errorf("%+v and %+v have the same revision", q, other)
+		}
+		seen[l.ID] = q
+	}
+}
+
 func TestFlagsLogInAsDockerDoes(t *testing.T) {
 	inDirectory(t, nil)
 	l, err := load(fromFlags(quickFlags{Require: []string{"ghcr.io/me/**=release.pub"}, DockerLogin: true}), lookupIn(nil), clock)

@@ -30,6 +30,7 @@ type reader struct {
 	globs map[string]globbed
 	env   map[string]string
 	get   func(name string) (string, bool)
+	flags string // what the configuration is made of besides files; no secret
 }
 
 type readFile struct {
@@ -157,6 +158,9 @@ func (r *reader) sum() [sha256.Size]byte {
 }
 
 func (r *reader) sumFiles(h hash.Hash, counts func(readFile) bool) {
+	if r.flags != "" {
+		writeItem(h, "flags", r.flags)
+	}
 	for _, pattern := range slices.Sorted(maps.Keys(r.globs)) {
 		g := r.globs[pattern]
 		writeItem(h, append([]string{"glob", pattern, fmt.Sprint(g.err)}, g.names...)...)
