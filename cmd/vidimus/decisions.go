@@ -48,8 +48,8 @@ listener (admin.addr), which knows the last 10,000; or of a file of JSON lines
 
 An image is found by any part of repository:tag or of the digest. --reason takes
 a reason (unsigned, untrusted, ...) or allowed, denied, inconclusive. A decision
-answers every request for the same digest: it has a record for each reference that
-was asked for, under one id.`,
+answers every request for the same digest: it has a record for each tag that was
+asked for, under one id.`,
 		Example: `  vidimus decisions --server http://127.0.0.1:5082 --reason denied --since 10m
   kubectl logs deploy/vidimus | vidimus decisions --from - --image acme/web`,
 		Args: takesNothing,
@@ -84,8 +84,10 @@ func (f *decisionsFlags) run(cmd *cobra.Command) error {
 	if f.since > 0 {
 		f.query.Since = time.Now().Add(-f.since)
 	}
-	f.query.Image = strings.Replace(f.query.Image, "@", ":", 1) // as records are searched
 	show := f.printer(cmd.OutOrStdout())
+	if image, digest, ok := strings.Cut(f.query.Image, "@"); ok {
+		f.query.Image, show = digest, within(image, show) // every record names its digest
+	}
 	if f.server != "" {
 		return f.fromServer(cmd.Context(), show)
 	}
@@ -108,6 +110,19 @@ func (f *decisionsFlags) run(cmd *cobra.Command) error {
 	return err
 }
 
+// within shows records about an image only, which is part of repository:tag.
+func within(image string, show func(proxy.Record) error) func(proxy.Record) error {
+	return func(r proxy.Record) error {
+		if !strings.Contains(r.Repository+":"+r.Reference, image) {
+			return nil
+		}
+		return show(r)
+	}
+}
+
+// reasonNoUpstream is the proxy's own reason: there is no such upstream.
+const reasonNoUpstream = "no-upstream"
+
 // decisionWords are what --reason takes: decisions, and the reasons of denials.
 func decisionWords() []string {
 	return []string{
@@ -115,7 +130,7 @@ func decisionWords() []string {
 		policy.ReasonNoPolicy, policy.ReasonPolicyDeny, policy.ReasonRevoked, policy.ReasonUnsigned,
 		policy.ReasonUntrusted, policy.ReasonPayloadInvalid, policy.ReasonDigestMismatch,
 		policy.ReasonIdentityMismatch, policy.ReasonAnnotationMismatch, policy.ReasonThreshold,
-		policy.ReasonTooManySignatures, "no-upstream",
+		policy.ReasonTooManySignatures, reasonNoUpstream,
 	}
 }
 

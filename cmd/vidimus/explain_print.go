@@ -135,7 +135,7 @@ func (e explained) about() string {
 // nothingFound says why there is no evidence: some decisions do not ask for any.
 func nothingFound(allowed bool, reason string) string {
 	switch reason {
-	case policy.ReasonRevoked, policy.ReasonPolicyDeny, policy.ReasonNoPolicy:
+	case policy.ReasonRevoked, policy.ReasonPolicyDeny, policy.ReasonNoPolicy, reasonNoUpstream:
 		return "not asked for"
 	}
 	if allowed {
