@@ -51,7 +51,7 @@ func evidence(key lying.Key, image lying.Content) map[string]struct {
 		"an attestation at .att": {attestation(digest), strings.TrimSuffix(tag(digest), ".sig") + ".att"},
 		"a bundle as referrer":   {bundle(image.Descriptor(), digest), ""},
 		"an SBOM as referrer":    {sbom(image.Descriptor()), ""},
-		"an SBOM with a tag":     {sbom(image.Descriptor()), "sbom"},
+		"an SBOM with a tag":     {sbom(image.Descriptor()), strings.TrimSuffix(tag(digest), ".sig") + ".sbom"},
 		"a signature as referrer": {lying.ImageManifest{
 			Config: lying.Layer{MediaType: types.OCIConfigJSON, Data: []byte("{}")}, Subject: new(image.Descriptor()),
 			Layers: []lying.Layer{lying.Signature(key, lying.Payload("", digest, nil))},
@@ -257,6 +257,39 @@ func TestEvidenceMakesNothingServable(t *testing.T) {
 		refused(t, w.get(byDigest(web, evil)), 403, "DENIED", "unsigned")
 		refused(t, w.get(blobPath(web, lying.Digest(evil.Blobs[1]))), 404, "BLOB_UNKNOWN", "")
 	})
+}
+
+// A subject does not let an artifact pass where a client asks for the thing
+// itself, under a tag of its own, or where the artifact is one to be installed.
+func TestAnArtifactThatClaimsASubject(t *testing.T) {
+	w := newWorld(t)
+	image := lying.Image("web")
+	w.up.PushSigned("acme/web", image, w.key, "v1")
+	subject := image.Descriptor()
+	plain := sbom(subject)
+	w.up.Push("acme/web", plain, "v2")
+	refused(t, w.get(manifestPath(web, "v2")), 403, "DENIED", "unsigned")
+	served(t, w.get(byDigest(web, plain)), plain)
+	w.up.Sign("acme/web", plain.Digest(), w.key)
+	w.clock.pass(time.Minute)
+	served(t, w.get(manifestPath(web, "v2")), plain) // as what it is, and signed
+
+	for _, test := range []struct{ config, layer string }{
+		{"application/vnd.cncf.helm.config.v1+json", "application/vnd.cncf.helm.chart.content.v1.tar+gzip"},
+		{"application/vnd.cncf.flux.config.v1+json", "application/vnd.cncf.flux.content.v1.tar+gzip"},
+		{"application/vnd.example+json", "Application/vnd.cncf.helm.chart.content.v1.tar+gzip; x=y"},
+	} {
+		chart := lying.ImageManifest{
+			Config: lying.Layer{MediaType: types.MediaType(test.config), Data: []byte("{}")}, Subject: &subject,
+			Layers: []lying.Layer{{MediaType: types.MediaType(test.layer), Data: []byte("chart")}},
+		}.Build()
+		w.up.Push("acme/web", chart, "v3")
+		w.clock.pass(time.Minute)
+		for _, reference := range []string{"v3", chart.Digest().String()} {
+			refused(t, w.get(manifestPath(web, reference)), 403, "DENIED", "unsigned")
+		}
+		refused(t, w.get(blobPath(web, lying.Digest([]byte("chart")))), 404, "BLOB_UNKNOWN", "")
+	}
 }
 
 // In a repository that is allowed unverified, or denied, evidence is nothing

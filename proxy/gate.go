@@ -281,7 +281,9 @@ func (v *view) asEvidence(ctx context.Context, m *manifest, tag string, a asker)
 	if m.index {
 		return v.asListing(ctx, m, named, suffix, a)
 	}
-	if tag != "" && isZero(named) && m.subject == nil {
+	// Under a tag of its own an artifact is asked for as what it is. Only one
+	// whose bytes are evidence, which nobody runs or installs, may be more there.
+	if tag != "" && isZero(named) && (m.subject == nil || !m.isEvidenceShaped()) {
 		return policy.Decision{}, false, nil
 	}
 	subject, err := v.subjectOf(ctx, m, named)

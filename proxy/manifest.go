@@ -297,7 +297,7 @@ func (m *manifest) isEvidenceShaped() bool {
 const cosignArtifactConfig = "application/vnd.dev.cosign.artifact.sig.v1+json"
 
 // isPlainReferrer reports whether the manifest points at a subject and is made
-// so that no client would run or unpack it as an image. Docker's schema 2 has no
+// so that no client would run, unpack or install it. Docker's schema 2 has no
 // subjects, and its clients do not look at the config's type.
 func (m *manifest) isPlainReferrer() bool {
 	if m.index || m.subject == nil || m.mediaType != types.OCIManifestSchema1 {
@@ -325,7 +325,10 @@ func isImagePart(mediaType string) bool {
 	if mediaType == "" {
 		return true // an image's, for who does not look
 	}
-	for _, prefix := range [...]string{"application/vnd.oci.image.", "application/vnd.docker.", "application/vnd.wasm.", "application/wasm"} {
+	for _, prefix := range [...]string{
+		"application/vnd.oci.image.", "application/vnd.docker.", "application/vnd.wasm.", "application/wasm",
+		"application/vnd.cncf.helm.", "application/vnd.cncf.flux.", // charts, and what Flux applies to a cluster
+	} {
 		if strings.HasPrefix(mediaType, prefix) {
 			return true
 		}
