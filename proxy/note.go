@@ -47,14 +47,16 @@ func (l *live) note(ctx context.Context, d policy.Decision, evaluateErr error, a
 	if !a.names || d.ID == "" || isDigest(a.reference, d.Subject.Digest) {
 		return nil
 	}
+	if _, ok := l.noted.get(notedKey{d.ID, a.reference}); ok {
+		return nil
+	}
 	return l.noteOnce(ctx, d, evaluateErr, a)
 }
 
+// noteOnce records a decision under a reference, once for all who ask at the
+// same time. It stands apart because its closure moves what it uses to the heap.
 func (l *live) noteOnce(ctx context.Context, d policy.Decision, evaluateErr error, a asker) error {
 	key := notedKey{d.ID, a.reference}
-	if _, ok := l.noted.get(key); ok {
-		return nil
-	}
 	_, err := flight(ctx, &l.deciding, "note\x00"+key.id+"\x00"+key.reference, verifier.DecisionTime, func(ctx context.Context) (struct{}, error) {
 		if _, ok := l.noted.get(key); ok {
 			return struct{}{}, nil
