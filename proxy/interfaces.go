@@ -142,8 +142,9 @@ type Record struct {
 	Reason      string          `json:"reason,omitempty"`
 	Explained   string          `json:"explained,omitempty"`
 	Hint        string          `json:"hint,omitempty"`
-	Repository  string          `json:"repository"` // canonical
-	Reference   string          `json:"reference"`  // tag or digest that was asked for
+	Causes      []string        `json:"causes,omitempty"` // what could not be read, when it is inconclusive
+	Repository  string          `json:"repository"`       // canonical
+	Reference   string          `json:"reference"`        // tag or digest that was asked for
 	Digest      string          `json:"digest"`
 	Policy      string          `json:"policy,omitempty"`
 	Enforcement string          `json:"enforcement"`

@@ -33,7 +33,9 @@ func newRecord(d policy.Decision, evaluateErr error, a asker) Record {
 	switch {
 	case evaluateErr != nil:
 		r.Decision = "inconclusive"
-		r.Explained = strings.TrimPrefix(r.Explained+"; "+printableText(evaluateErr.Error()), "; ")
+		if r.Causes = d.Causes; len(r.Causes) == 0 {
+			r.Causes = []string{printableText(evaluateErr.Error())}
+		}
 	case d.Allowed:
 		r.Decision = "allowed"
 	default:

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"vidimus/policy"
 )
 
 var recordTime = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -224,5 +226,27 @@ func TestAdmin(t *testing.T) {
 				t.Error("a record may be cached")
 			}
 		})
+	}
+}
+
+func TestAnInconclusiveRecordTellsItsCauses(t *testing.T) {
+	err := errors.New("upstream local:\nunreachable")
+	for _, c := range []struct {
+		name     string
+		decision policy.Decision
+		want     []string
+	}{
+		{"those of the decision", policy.Decision{Explained: "short", Causes: []string{"tags: 503"}}, []string{"tags: 503"}},
+		{"or the error, in one line", policy.Decision{Explained: "short"}, []string{"upstream local: unreachable"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRecord(c.decision, err, asker{})
+			if diff := cmp.Diff(c.want, r.Causes); diff != "" || r.Decision != "inconclusive" || r.Explained != "short" {
+				t.Errorf("%s: %q (-want +got):\n%s", r.Decision, r.Explained, diff)
+			}
+		})
+	}
+	if r := newRecord(policy.Decision{Causes: []string{"x"}}, nil, asker{}); r.Causes != nil || r.Decision != "denied" {
+		t.Errorf("a denial tells causes: %+v", r)
 	}
 }

@@ -342,6 +342,7 @@ func (r toldDecision) print(w io.Writer) error {
 	row("enforcement", r.Enforcement)
 	row("reason", r.Reason)
 	row("because", r.Explained)
+	row("causes", strings.Join(r.Causes, "; "))
 	row("to mend it", r.Hint)
 	row("signed by", strings.Join(r.Authorities, ", "))
 	row("through index", r.Via)

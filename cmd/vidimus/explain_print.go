@@ -20,6 +20,7 @@ type explanationJSON struct {
 	Served      bool                `json:"served"` // also when warn or observe serves what is denied
 	Reason      string              `json:"reason,omitempty"`
 	Explained   string              `json:"explained,omitempty"`
+	Causes      []string            `json:"causes,omitempty"` // what could not be read
 	Message     string              `json:"message,omitempty"`
 	Hint        string              `json:"hint,omitempty"`
 	Note        string              `json:"note,omitempty"`
@@ -43,7 +44,7 @@ func (e explained) MarshalJSON() ([]byte, error) {
 	d := e.Decision
 	return json.Marshal(explanationJSON{
 		Image: e.image, Digest: e.Digest.String(), MediaType: e.MediaType,
-		Allowed: d.Allowed, Served: d.Served(), Reason: d.Reason, Explained: d.Explained,
+		Allowed: d.Allowed, Served: d.Served(), Reason: d.Reason, Explained: d.Explained, Causes: d.Causes,
 		Message: e.message(), Hint: d.Hint, Note: e.note(),
 		Policy: d.Policy, Enforcement: d.Enforcement.String(), Authorities: d.Satisfied,
 		Exception: d.Exception, Via: d.Via, Trace: e.trace, Evidence: append([]verifier.Evidence{}, d.Evidence...),
@@ -95,7 +96,7 @@ func (e explained) print(w io.Writer) error {
 	}
 	fmt.Fprintf(&b, "decision  %s\n", verdictLine(d))
 	for _, line := range []struct{ name, text string }{
-		{"because", d.Explained}, {"message", e.message()}, {"to mend it", d.Hint}, {"note", e.note()},
+		{"because", d.Explained}, {"causes", strings.Join(d.Causes, "; ")}, {"message", e.message()}, {"to mend it", d.Hint}, {"note", e.note()},
 		{"through index", d.Via}, {"exception", d.Exception},
 	} {
 		if line.text != "" {
