@@ -46,7 +46,7 @@ do, exactly as serve judges it; nothing is dialled.
 
 Exits with 0 when the configuration holds, with 1 when it does not, and with 2
 when there is none to be read.`,
-		Args: cobra.NoArgs,
+		Args: takesNothing,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			name, err := findConfig(name, os.LookupEnv)
 			if err != nil {
@@ -92,7 +92,7 @@ func newConfigSchemaCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "schema",
 		Short: "Print the JSON schema of the configuration, for editors",
-		Args:  cobra.NoArgs,
+		Args:  takesNothing,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return writeSchema(cmd.OutOrStdout()) },
 	}
 }
@@ -101,7 +101,7 @@ func newConfigExampleCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "example",
 		Short: "Print a configuration with every key, explained",
-		Args:  cobra.NoArgs,
+		Args:  takesNothing,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := io.WriteString(cmd.OutOrStdout(), exampleConfig)
 			return err
