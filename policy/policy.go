@@ -191,6 +191,7 @@ type Decision struct {
 	Causes    []string // of an inconclusive one: at most a handful of lines, in full, for the record and the log
 	Exception string   // the reason of the exception that allowed it
 	Via       string   // digest of the allowed index that lists this manifest
+	About     string   // digest of the subject manifest that this is evidence about
 	Satisfied []string // authorities that have signed, sorted
 	// Expires is when an exception that allowed it ends: the decision is not to
 	// be used from then on. Zero when the decision has no end of its own.

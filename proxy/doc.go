@@ -27,9 +27,9 @@
 // served when an index of the same repository, itself allowed now, lists it.
 // Blobs are served while an allowed manifest of their repository references
 // them. Evidence (signatures, attestations, referrers) is served while its
-// subject is allowed, and makes nothing else servable; an artifact that is not
-// proven by its bytes, an SBOM for example, only by digest or under a tag that is
-// made of its subject's digest. Under any other tag it is asked for as what it is.
+// subject is allowed, by digest or under a tag that is made of its subject's
+// digest, and makes nothing else servable. Under any other tag everything is
+// decided as what it would be used as.
 //
 // Every failure is an error in OCI JSON, made in one place (errors.go); after
 // the first byte of a body the only failure is a broken connection.

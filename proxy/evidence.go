@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"slices"
@@ -91,14 +92,15 @@ func (v *view) namedBy(ctx context.Context, layer v1.Descriptor) ([]string, erro
 		return nil, err
 	}
 	named, err := envelope.Subjects(string(layer.MediaType), content)
-	if err != nil {
+	if err != nil || readsAsArchive(content) {
 		return nil, nil
 	}
 	return named, nil
 }
 
 // configIsPlain reports whether the config of a signature artifact is a small
-// JSON document.
+// JSON object that says nothing of how to run an image: where cosign writes an
+// image's config, its "config" is empty.
 func (v *view) configIsPlain(ctx context.Context, config v1.Descriptor) (bool, error) {
 	content, err := v.Blob(ctx, v.repository, config)
 	if isUnfit(err) {
@@ -107,7 +109,13 @@ func (v *view) configIsPlain(ctx context.Context, config v1.Descriptor) (bool, e
 	if err != nil {
 		return false, err
 	}
-	return envelope.CheckJSON(content, maxManifestDepth) == nil, nil
+	if envelope.CheckJSON(content, maxManifestDepth) != nil || readsAsArchive(content) {
+		return false, nil
+	}
+	var said struct {
+		Config map[string]json.RawMessage `json:"config"`
+	}
+	return json.Unmarshal(content, &said) == nil && len(said.Config) == 0, nil
 }
 
 // isUnfit reports whether err says that the content is not there, too large or

@@ -221,7 +221,7 @@ func TestEvidenceMakesNothingServable(t *testing.T) {
 			served(t, w.get(byDigest(web, good)), good)
 		}
 		for _, r := range w.records.list() {
-			if r.Digest == listing.Digest().String() {
+			if r.Digest == listing.Digest().String() && r.Subject == "" {
 				t.Errorf("the list was thought of as what may allow something: %+v", r)
 			}
 		}

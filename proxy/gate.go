@@ -40,6 +40,12 @@ func (a asker) unnamed() asker {
 	return a
 }
 
+// about is the asker of a decision about the subject of what was asked for.
+func (a asker) about(subject v1.Hash) asker {
+	a.id, a.reference = "", subject.String()
+	return a
+}
+
 // gate decides about a manifest that was asked for by tag, or by digest when
 // tag is empty. Its error is *undecided, or a failure to fetch what the
 // decision needs; the decision beside it tells whether to serve all the same.
@@ -72,10 +78,11 @@ func (v *view) admission(ctx context.Context, m *manifest, tag string, a asker) 
 	}
 	about, isEvidence, err := v.asEvidence(ctx, m, tag, a)
 	if isEvidence && err == nil && about.Served() {
-		return about, nil
+		return v.recordAbout(ctx, m, about, a)
 	}
+	answer := a
 	if isEvidence {
-		a = a.unnamed() // the decision about the subject has the name
+		a = a.unnamed() // the decision as evidence answers
 	}
 	own, ownErr := asImage()
 	if ownErr == nil && own.Served() || !isEvidence && err == nil {
@@ -84,7 +91,7 @@ func (v *view) admission(ctx context.Context, m *manifest, tag string, a asker) 
 	if err = errors.Join(err, ownErr); err != nil {
 		return v.doubt(ctx, own, err, a)
 	}
-	return about, nil
+	return v.recordAbout(ctx, m, about, answer)
 }
 
 // admit decides about a manifest asked for by digest, as an image: through an
@@ -181,22 +188,39 @@ func (m *manifest) lists(child *manifest) bool {
 	return ok && desc.Size == int64(len(child.bytes)) && (desc.MediaType == child.mediaType || desc.MediaType == "")
 }
 
-// recordThrough makes the decision about a child from the one about its index,
-// and records it once for each of those.
+// recordThrough makes the decision about a child from the one about its index.
 func (v *view) recordThrough(ctx context.Context, child *manifest, parent policy.Decision, a asker) (policy.Decision, error) {
-	key := decisionKey{repository: v.name, digest: child.digest, via: parent.ID}
+	return v.derive(ctx, child, parent, a, func(d *policy.Decision) { d.Via = parent.Subject.Digest.String() })
+}
+
+// recordAbout makes the decision about evidence from the one about its subject.
+func (v *view) recordAbout(ctx context.Context, evidence *manifest, subject policy.Decision, a asker) (policy.Decision, error) {
+	return v.derive(ctx, evidence, subject, a, func(d *policy.Decision) {
+		d.About = subject.Subject.Digest.String()
+		if d.Allowed {
+			d.Explained += ", and this is evidence about it: " + d.About
+		} else {
+			d.Explained = "it is evidence about " + d.About + ", which is refused: " + d.Explained
+		}
+	})
+}
+
+// derive makes the decision about m from another one, and records it once for
+// each of those.
+func (v *view) derive(ctx context.Context, m *manifest, from policy.Decision, a asker, change func(*policy.Decision)) (policy.Decision, error) {
+	key := decisionKey{repository: v.name, digest: m.digest, via: from.ID}
 	if d, ok := v.decisions.get(key, v.proxy.now()); ok {
 		return d, nil
 	}
-	return flight(ctx, &v.deciding, "via\x00"+parent.ID+"\x00"+child.digest.Hex, verifier.DecisionTime, func(ctx context.Context) (policy.Decision, error) {
+	return flight(ctx, &v.deciding, "via\x00"+from.ID+"\x00"+m.digest.Hex, verifier.DecisionTime, func(ctx context.Context) (policy.Decision, error) {
 		if d, ok := v.decisions.get(key, v.proxy.now()); ok {
 			return d, nil
 		}
-		d := parent
+		d := from
 		d.ID = a.newID()
 		d.Time = v.proxy.now()
-		d.Via = parent.Subject.Digest.String()
-		d.Subject.Digest, d.Subject.Tag = child.digest, ""
+		d.Subject.Digest, d.Subject.Tag = m.digest, ""
+		change(&d)
 		if err := v.record(ctx, d, nil, a); err != nil {
 			return policy.Decision{}, err
 		}
@@ -274,16 +298,16 @@ func (v *view) aliases() []string {
 
 // asEvidence decides about a manifest as a signature artifact, another
 // referrer, or a list of referrers: it is served while its subject is allowed,
-// and makes nothing else servable. isEvidence is false when the bytes do not
+// and makes nothing else servable. It is one only by digest, or under a tag that
+// is made of its subject's digest. isEvidence is false when the bytes do not
 // prove that it is one; then the manifest is an image like any other.
 func (v *view) asEvidence(ctx context.Context, m *manifest, tag string, a asker) (d policy.Decision, isEvidence bool, err error) {
 	named, suffix, _ := subjectOfTag(tag)
 	if m.index {
 		return v.asListing(ctx, m, named, suffix, a)
 	}
-	// Under a tag of its own an artifact is asked for as what it is. Only one
-	// whose bytes are evidence, which nobody runs or installs, may be more there.
-	if tag != "" && isZero(named) && (m.subject == nil || !m.isEvidenceShaped()) {
+	// Under a tag of its own whatever it is is asked for to be used.
+	if tag != "" && isZero(named) {
 		return policy.Decision{}, false, nil
 	}
 	subject, err := v.subjectOf(ctx, m, named)
@@ -337,7 +361,7 @@ func (v *view) admitSubject(ctx context.Context, subject v1.Hash, a asker) (poli
 	if err != nil {
 		return policy.Decision{}, false, err
 	}
-	d, err := v.admit(ctx, sm, a, newClimb())
+	d, err := v.admit(ctx, sm, a.about(subject), newClimb())
 	return d, true, err
 }
 

@@ -51,6 +51,12 @@ type Fault interface {
 	RetryAfter() time.Duration
 }
 
+// Adviser is what a Fault may be besides: it tells what would mend it, which may
+// be a key to set, and names no host and no address, so that clients may read it.
+type Adviser interface {
+	Advice() string // empty when there is none
+}
+
 // Kinds of faults.
 const (
 	KindUnauthorized = "unauthorized" // 401 after authentication, or no credentials
@@ -151,6 +157,7 @@ type Record struct {
 	Served      bool            `json:"served"`
 	Authorities []string        `json:"authorities,omitempty"` // that have signed
 	Via         string          `json:"via,omitempty"`         // the allowed index that lists it
+	Subject     string          `json:"subject,omitempty"`     // the image that this is a signature or other referrer of
 	Exception   string          `json:"exception,omitempty"`
 	Evidence    json.RawMessage `json:"evidence,omitempty"` // as verifier.Evidence writes itself
 	Client      string          `json:"client"`

@@ -67,7 +67,7 @@ func (q *request) serveManifest(v *view) error {
 // it, d being why it is served. An index that is served as a list of referrers
 // makes nothing that it lists servable, and one that lists too much neither.
 func (m *manifest) leads(d policy.Decision) bool {
-	asListing := !isZero(d.Subject.Digest) && d.Subject.Digest != m.digest
+	asListing := d.About != ""
 	return !m.index || !asListing && len(m.manifests) <= verifier.MaxChildren
 }
 

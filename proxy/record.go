@@ -24,7 +24,7 @@ func newRecord(d policy.Decision, evaluateErr error, a asker) Record {
 		ID: d.ID, Time: d.Time, Reason: d.Reason, Explained: d.Explained, Hint: d.Hint,
 		Repository: d.Subject.Repository, Reference: a.reference,
 		Policy: d.Policy, Enforcement: d.Enforcement.String(), Served: d.Served(),
-		Authorities: d.Satisfied, Via: d.Via, Exception: d.Exception, Evidence: evidenceJSON(d),
+		Authorities: d.Satisfied, Via: d.Via, Subject: d.About, Exception: d.Exception, Evidence: evidenceJSON(d),
 		Client: a.client, UserAgent: a.userAgent, Revision: d.Revision,
 	}
 	if !isZero(d.Subject.Digest) {
