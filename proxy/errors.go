@@ -130,7 +130,7 @@ func asError(err error, at wanted) *Error {
 		return notFound(at, err)
 	}
 	if f, ok := errors.AsType[Fault](err); ok {
-		return faultError(f, err)
+		return faultError(f, at.place.upstream, err)
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return unavailable("the upstream did not answer in time", retryAfterDefault, err)
@@ -138,23 +138,41 @@ func asError(err error, at wanted) *Error {
 	return unavailable("Vidimus cannot answer at the moment", retryAfterDefault, err)
 }
 
-func faultError(f Fault, err error) *Error {
+// faultError tells of a fault of the upstream by that name, empty when it is not
+// known. The fault's own words name hosts and addresses: they are for the log.
+func faultError(f Fault, upstream string, err error) *Error {
+	who := "the upstream registry"
+	if upstream != "" {
+		who = "upstream " + upstream
+	}
 	switch f.Kind() {
 	case KindMismatch:
 		return mismatchError(fmt.Errorf("%w: %w", errMismatch, err))
 	case KindRateLimited:
 		return &Error{
 			Status: http.StatusTooManyRequests, Code: codeTooManyRequests,
-			Message: "the upstream registry limits the rate of requests: " + f.Error(), RetryAfter: retryAfter(err), Err: err,
+			Message: who + " limits the rate of requests", RetryAfter: retryAfter(err), Err: err,
 		}
 	case KindUnauthorized, KindForbidden:
 		return &Error{
 			Status: http.StatusForbidden, Code: codeDenied,
-			Message: "the upstream registry refuses: " + f.Error() + "; there is no such repository, or the credentials configured for the upstream may not read it", Err: err,
+			Message: who + " refuses: there is no such repository, or Vidimus has no credentials that may read it", Err: err,
 		}
+	case KindTLS:
+		return unavailable(advised("the TLS connection to "+who+" failed", f), retryAfter(err), err)
+	case KindRefused:
+		return unavailable(advised(who+" leads to what Vidimus does not follow", f), retryAfter(err), err)
 	default:
-		return unavailable(f.Error(), retryAfter(err), err)
+		return unavailable(who+" is unreachable or failing", retryAfter(err), err)
 	}
+}
+
+// advised is text with what the fault advises.
+func advised(text string, f Fault) string {
+	if a, ok := f.(Adviser); ok && a.Advice() != "" {
+		return text + ": " + a.Advice()
+	}
+	return text
 }
 
 func retryAfter(err error) time.Duration {

@@ -17,11 +17,13 @@ import (
 )
 
 type testFault struct {
-	kind string
-	wait time.Duration
+	kind   string
+	wait   time.Duration
+	advice string
 }
 
 func (f testFault) Error() string             { return "upstream ghcr.io: " + f.kind }
+func (f testFault) Advice() string            { return f.advice }
 func (f testFault) Kind() string              { return f.kind }
 func (f testFault) RetryAfter() time.Duration { return f.wait }
 
@@ -48,12 +50,12 @@ func TestTheErrorMap(t *testing.T) {
 			`{"errors":[{"code":"DENIED","message":"` + decision.Sentence("acme/web:v1") + `","detail":{"id":"7f3c","reason":"unsigned",` + refused + `,"hint":"sign it"}}]}`,
 		},
 		{
-			"undecided", fmt.Errorf("x: %w", &undecided{decision: doubtful, image: "acme/web:v1", err: testFault{KindUnavailable, 0}}), endpointManifest, 503,
+			"undecided", fmt.Errorf("x: %w", &undecided{decision: doubtful, image: "acme/web:v1", err: testFault{kind: KindUnavailable}}), endpointManifest, 503,
 			map[string]string{"Retry-After": "5"},
 			`{"errors":[{"code":"UNAVAILABLE","message":"` + doubtful.Sentence("acme/web:v1") + `","detail":{"id":"7f3c","reason":"inconclusive",` + refused + `,"hint":"try again"}}]}`,
 		},
 		{
-			"undecided, whatever it wraps", &undecided{decision: doubtful, image: "acme/web:v1", err: errors.Join(invalidName("x"), errMismatch, fs.ErrNotExist, testFault{KindRateLimited, 61 * time.Second})}, endpointBlob, 503,
+			"undecided, whatever it wraps", &undecided{decision: doubtful, image: "acme/web:v1", err: errors.Join(invalidName("x"), errMismatch, fs.ErrNotExist, testFault{kind: KindRateLimited, wait: 61 * time.Second})}, endpointBlob, 503,
 			map[string]string{"Retry-After": "61"},
 			`{"errors":[{"code":"UNAVAILABLE","message":"` + doubtful.Sentence("acme/web:v1") + `","detail":{"id":"7f3c","reason":"inconclusive",` + refused + `,"hint":"try again"}}]}`,
 		},
@@ -62,7 +64,7 @@ func TestTheErrorMap(t *testing.T) {
 			`{"errors":[{"code":"UNAVAILABLE","message":"v1: the upstream sent wrong content: too large","detail":{"reason":"upstream-mismatch"}}]}`,
 		},
 		{
-			"a mismatch of the upstream's or the store's", fmt.Errorf("send: %w", testFault{KindMismatch, 0}), endpointBlob, 502, nil,
+			"a mismatch of the upstream's or the store's", fmt.Errorf("send: %w", testFault{kind: KindMismatch}), endpointBlob, 502, nil,
 			`{"errors":[{"code":"UNAVAILABLE","message":"the upstream sent wrong content: send: upstream ghcr.io: mismatch","detail":{"reason":"upstream-mismatch"}}]}`,
 		},
 		{
@@ -82,20 +84,20 @@ func TestTheErrorMap(t *testing.T) {
 			`{"errors":[{"code":"NAME_UNKNOWN","message":"the upstream registry knows no such repository"}]}`,
 		},
 		{
-			"too many requests", testFault{KindRateLimited, 1500 * time.Millisecond}, endpointManifest, 429, map[string]string{"Retry-After": "2"},
-			`{"errors":[{"code":"TOOMANYREQUESTS","message":"the upstream registry limits the rate of requests: upstream ghcr.io: rate-limited"}]}`,
+			"too many requests", testFault{kind: KindRateLimited, wait: 1500 * time.Millisecond}, endpointManifest, 429, map[string]string{"Retry-After": "2"},
+			`{"errors":[{"code":"TOOMANYREQUESTS","message":"the upstream registry limits the rate of requests"}]}`,
 		},
 		{
-			"unauthorized", testFault{KindUnauthorized, 0}, endpointManifest, 403, nil,
-			`{"errors":[{"code":"DENIED","message":"the upstream registry refuses: upstream ghcr.io: unauthorized; there is no such repository, or the credentials configured for the upstream may not read it"}]}`,
+			"unauthorized", testFault{kind: KindUnauthorized}, endpointManifest, 403, nil,
+			`{"errors":[{"code":"DENIED","message":"the upstream registry refuses: there is no such repository, or Vidimus has no credentials that may read it"}]}`,
 		},
 		{
-			"TLS", testFault{KindTLS, 0}, endpointManifest, 503, map[string]string{"Retry-After": "5"},
-			`{"errors":[{"code":"UNAVAILABLE","message":"upstream ghcr.io: tls"}]}`,
+			"TLS", testFault{kind: KindTLS}, endpointManifest, 503, map[string]string{"Retry-After": "5"},
+			`{"errors":[{"code":"UNAVAILABLE","message":"the TLS connection to the upstream registry failed"}]}`,
 		},
 		{
-			"an address that is refused", testFault{KindRefused, 0}, endpointManifest, 503, map[string]string{"Retry-After": "5"},
-			`{"errors":[{"code":"UNAVAILABLE","message":"upstream ghcr.io: refused"}]}`,
+			"an address that is refused", testFault{kind: KindRefused}, endpointManifest, 503, map[string]string{"Retry-After": "5"},
+			`{"errors":[{"code":"UNAVAILABLE","message":"the upstream registry leads to what Vidimus does not follow"}]}`,
 		},
 		{
 			"out of time", context.DeadlineExceeded, endpointManifest, 503, map[string]string{"Retry-After": "5"},
@@ -165,6 +167,35 @@ func TestWhatIsNotThereIsNamed(t *testing.T) {
 	} {
 		if got := asError(fmt.Errorf("x: %w", fs.ErrNotExist), test.at); got.Message != test.want || got.Status != 404 {
 			t.Errorf("%d %q, want %q", got.Status, got.Message, test.want)
+		}
+	}
+}
+
+// What an upstream's fault says itself names hosts and addresses, which are for
+// the log and not for clients.
+func TestAFaultIsToldWithoutItsHosts(t *testing.T) {
+	at := wanted{endpointManifest, place{"local", "acme/web"}, "v1"}
+	for _, test := range []struct {
+		fault testFault
+		want  string
+	}{
+		{testFault{kind: KindUnavailable}, "upstream local is unreachable or failing"},
+		{testFault{kind: KindUnavailable, advice: "ask again"}, "upstream local is unreachable or failing"},
+		{testFault{kind: KindTLS}, "the TLS connection to upstream local failed"},
+		{testFault{kind: KindTLS, advice: "is it an http:// registry?"}, "the TLS connection to upstream local failed: is it an http:// registry?"},
+		{testFault{kind: KindRefused}, "upstream local leads to what Vidimus does not follow"},
+		{testFault{kind: KindRefused, advice: "set egress.allow"}, "upstream local leads to what Vidimus does not follow: set egress.allow"},
+		{testFault{kind: KindRateLimited}, "upstream local limits the rate of requests"},
+		{testFault{kind: KindUnauthorized}, "upstream local refuses: there is no such repository, or Vidimus has no credentials that may read it"},
+		{testFault{kind: KindForbidden}, "upstream local refuses: there is no such repository, or Vidimus has no credentials that may read it"},
+	} {
+		err := fmt.Errorf("fetch: %w", test.fault)
+		got := asError(err, at)
+		if got.Message != test.want {
+			t.Errorf("%s: %q, want %q", test.fault.kind, got.Message, test.want)
+		}
+		if !errors.Is(got, err) {
+			t.Errorf("%s: the log does not learn the cause", test.fault.kind)
 		}
 	}
 }

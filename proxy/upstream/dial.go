@@ -63,9 +63,11 @@ func (e egress) check(addr netip.Addr, own bool, name string) error {
 			if own || e.private || e.allows(addr) || e.allows(reached) {
 				continue
 			}
-			return fault(KindRefused, "%s has the private address %s, which redirects, token hosts and proxies may have only when egress.allow lists it", clip(name), addr)
+			return fault(KindRefused, "%s has the private address %s, which redirects, token hosts and proxies may have only when egress.allow lists it", clip(name), addr).
+				advise("it leads to a private address, which egress.allow would have to list")
 		default:
-			return fault(KindRefused, "%s has the address %s, which is never dialled (link-local, unspecified or multicast)", clip(name), addr)
+			return fault(KindRefused, "%s has the address %s, which is never dialled (link-local, unspecified or multicast)", clip(name), addr).
+				advise("it leads to an address that is never dialled")
 		}
 	}
 	return nil

@@ -38,6 +38,7 @@ type Error struct {
 	operation  string
 	kind       string
 	text       string
+	advice     string
 	retryAfter time.Duration
 	status     int   // of the answer that is not the expected one, or 0
 	transient  bool  // another try may help
@@ -64,6 +65,15 @@ func (e *Error) Kind() string { return e.kind }
 // RetryAfter is how long the upstream asked to be left alone, at most an hour;
 // zero when it did not ask.
 func (e *Error) RetryAfter() time.Duration { return e.retryAfter }
+
+// Advice is what would mend it, or empty. Unlike the text it names no host.
+func (e *Error) Advice() string { return e.advice }
+
+// advise adds advice to e, and returns e.
+func (e *Error) advise(format string, args ...any) *Error {
+	e.advice = fmt.Sprintf(format, args...)
+	return e
+}
 
 // Unwrap returns fs.ErrNotExist, io.ErrUnexpectedEOF, the context's error or nil.
 func (e *Error) Unwrap() error { return e.cause }
@@ -178,7 +188,11 @@ func transportFault(ctx context.Context, err error) *Error {
 		return e
 	}
 	if text, ok := tlsText(err); ok {
-		return fault(KindTLS, "%s", text)
+		e := fault(KindTLS, "%s", text)
+		if strings.Contains(text, "; ") {
+			e.advice = text
+		}
+		return e
 	}
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
 		return fault(KindUnavailable, "timeout: %s", connectionText(err, "no answer in time"))
@@ -195,7 +209,8 @@ func transportFault(ctx context.Context, err error) *Error {
 	return e
 }
 
-// tlsText says in our own words what is wrong with a handshake.
+// tlsText says in our own words what is wrong with a handshake, and behind a
+// semicolon what may mend it.
 func tlsText(err error) (string, bool) {
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
 		return "the certificate has expired or is not yet valid", true

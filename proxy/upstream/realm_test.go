@@ -95,6 +95,9 @@ func TestRealmOnAStrangersHostGetsNothing(t *testing.T) {
 	if want := stranger.name + " to upstreams.reg.authHosts"; !strings.Contains(strings.ReplaceAll(err.Error(), `"`, ""), want) {
 		t.Errorf("%q does not say %q", err, want)
 	}
+	if advice := adviceOf(err); !strings.Contains(advice, "upstreams.reg.authHosts") || strings.Contains(advice, "evil.test") {
+		t.Errorf("advice is %q", advice)
+	}
 	if got := stranger.lines(); len(got) != 0 {
 		t.Errorf("the stranger was asked %q", got)
 	}

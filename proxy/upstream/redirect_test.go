@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -181,9 +182,21 @@ func TestRedirectsThatAreRefused(t *testing.T) {
 				if !strings.Contains(err.Error(), tt.says) {
 					t.Errorf("%q does not say %q", err, tt.says)
 				}
+				advice := adviceOf(err)
+				if dialled := tt.says == "egress.allow" || tt.says == "never dialled"; dialled != strings.Contains(advice, tt.says) || strings.ContainsAny(advice, "0123456789") {
+					t.Errorf("advice is %q", advice)
+				}
 			}
 		})
 	}
+}
+
+// adviceOf is what may mend err, which names no host.
+func adviceOf(err error) string {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Advice()
+	}
+	return ""
 }
 
 func TestRedirectToAPrivateHost(t *testing.T) {

@@ -58,6 +58,10 @@ func TestTLS(t *testing.T) {
 			if !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("%q does not say %q", err, tt.says)
 			}
+			advice, named := adviceOf(err), tt.says == "the key ca" || tt.says == "http://"
+			if named != (advice != "") || named && !strings.Contains(advice, tt.says) {
+				t.Errorf("advice is %q", advice)
+			}
 			// Nothing is sent in the clear instead.
 			if got := h.lines(); len(got) != 0 {
 				t.Errorf("the registry was asked %q", got)
