@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -179,12 +180,17 @@ func (c *Config) addRequire(d *decoder, text string) {
 
 // addRegistry makes registry, with which pattern begins, an upstream. It returns
 // false, having said so, for a word that is rather the beginning of a repository
-// of docker.io: an upstream by that name would leave the repository unprotected.
+// of docker.io, since an upstream by that name would leave the repository
+// unprotected; and for a host with a port, since an image's name has none inside.
 func (c *Config) addRegistry(d *decoder, at node, registry, pattern string) bool {
 	if what, _ := checkUpstreamName(registry); what != "" || c.upstream(registry) != nil {
 		return true // no word at all, for the pattern's parser to judge; or known
 	}
-	if !strings.ContainsAny(registry, ".:") && registry != "localhost" {
+	if host, _, ported := strings.Cut(registry, ":"); ported {
+		d.fail(at, registry+" is a host with a port, which docker cannot spell behind Vidimus", naming(host, registry, pattern))
+		return false
+	}
+	if !strings.Contains(registry, ".") && registry != "localhost" {
 		if registry == pattern || registry == "library" {
 			pattern = "library/" + strings.TrimPrefix(pattern, "library/")
 		}
@@ -193,6 +199,16 @@ func (c *Config) addRegistry(d *decoder, at node, registry, pattern string) bool
 	}
 	c.Upstreams = append(c.Upstreams, named[upstreamConfig]{at.pos, registry, upstreamConfig{pos: at.pos}})
 	return true
+}
+
+// naming says how a registry with a port gets a name: the host's own, or local
+// on this machine, where registries seldom have TLS.
+func naming(host, registry, pattern string) string {
+	name, scheme := host, "https"
+	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
+		name, scheme = "local", "http"
+	}
+	return fmt.Sprintf("give it a name: --upstream %s=%s://%s --require '%s%s=KEY'", name, scheme, registry, name, strings.TrimPrefix(pattern, registry))
 }
 
 func (c *Config) addAuthority(where pos, keyFile string) {

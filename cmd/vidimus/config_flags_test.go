@@ -109,6 +109,9 @@ func TestBadFlagsAreNamed(t *testing.T) {
 		{quickFlags{AllowRest: true, Require: []string{"acme/**=release.pub"}}, `--require "acme/**=release.pub": acme is no registry; write docker.io/acme/**, or name it with --upstream acme=URL`},
 		{quickFlags{AllowRest: true, Require: []string{"acme=release.pub"}}, `acme is no registry; write docker.io/library/acme, or name it with --upstream acme=URL`},
 		{quickFlags{AllowRest: true, Require: []string{"library/nginx=release.pub"}}, `library is no registry; write docker.io/library/nginx, or name it`},
+		{quickFlags{AllowRest: true, Require: []string{"127.0.0.1:5000/me/**=release.pub"}}, `--require "127.0.0.1:5000/me/**=release.pub": 127.0.0.1:5000 is a host with a port, which docker cannot spell behind Vidimus; give it a name: --upstream local=http://127.0.0.1:5000 --require 'local/me/**=KEY'`},
+		{quickFlags{AllowRest: true, Require: []string{"localhost:5000/**=release.pub"}}, `give it a name: --upstream local=http://localhost:5000 --require 'local/**=KEY'`},
+		{quickFlags{AllowRest: true, Require: []string{"registry.example:8443/me/app=release.pub"}}, `give it a name: --upstream registry.example=https://registry.example:8443 --require 'registry.example/me/app=KEY'`},
 		{quickFlags{AllowRest: true, Require: []string{"ac*/web=release.pub"}}, `--require "ac*/web=release.pub"`},
 		{quickFlags{AllowRest: true, Require: []string{"ghcr.io/me/**=env://KEY"}}, `--require "ghcr.io/me/**=env://KEY": keys of the environment are not supported in the configuration; write the public key into a file and name that`},
 		{quickFlags{AllowRest: true, Require: []string{"ghcr.io/me/**=release.pub,awskms:///alias/x"}}, `keys of awskms are not supported yet; write the public key into a file`},
@@ -129,7 +132,7 @@ func TestWordsThatAreNoRegistryAreUpstreamsWhenNamed(t *testing.T) {
 	}{
 		{quickFlags{Require: []string{"acme/**=release.pub"}, Upstreams: []string{"acme=http://127.0.0.1:5002"}}, []string{"docker.io", "acme"}},
 		{quickFlags{Require: []string{"localhost/**=release.pub"}}, []string{"docker.io", "localhost"}},
-		{quickFlags{Require: []string{"localhost:5000/**=release.pub"}}, []string{"docker.io", "localhost:5000"}},
+		{quickFlags{Require: []string{"localhost:5000/**=release.pub"}, Upstreams: []string{"localhost:5000=http://localhost:5000"}}, []string{"docker.io", "localhost:5000"}},
 		{quickFlags{Require: []string{"docker.io/acme/**=release.pub"}}, []string{"docker.io"}},
 		{quickFlags{Require: []string{"*/acme/**=release.pub"}}, []string{"docker.io"}},
 	} {
