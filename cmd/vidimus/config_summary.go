@@ -88,25 +88,29 @@ func (l *loaded) upstreamNotes(u upstreamSettings) string {
 }
 
 // policySummary is what p matches and does, and where it differs from the
-// defaults.
+// defaults, in the words of an explanation's trace.
 func (l *loaded) policySummary(p policyConfig) string {
 	out := strings.Join(p.Match, " ") + ": " + effectSummary(p)
 	if p.Name != "" {
-		out = p.Name + ", " + out
+		out = p.Name + ", for " + out
 	}
 	if p.SignedAs.As == policy.Remapped {
-		out += fmt.Sprintf(", signedAs %s for %s", p.SignedAs.Remap.SignedPrefix, p.SignedAs.Remap.Prefix)
+		out += fmt.Sprintf("; signedAs {prefix: %s, signedPrefix: %s}", p.SignedAs.Remap.Prefix, p.SignedAs.Remap.SignedPrefix)
 	}
 	for _, c := range signedAsWords() {
 		if c.means == p.SignedAs.As && c.means != policy.IfPresent {
-			out += ", signedAs " + c.word
+			out += "; signedAs " + c.word
 		}
 	}
+	var pairs []string
 	for _, name := range slices.Sorted(maps.Keys(p.Annotations)) {
-		out += fmt.Sprintf(", annotation %s=%s", name, p.Annotations[name])
+		pairs = append(pairs, name+"="+p.Annotations[name])
+	}
+	if len(pairs) > 0 {
+		out += "; annotations " + strings.Join(pairs, ", ")
 	}
 	if p.Enforcement != nil && *p.Enforcement != l.Enforcement {
-		out += ", enforcement " + p.Enforcement.String()
+		out += "; " + p.Enforcement.String()
 	}
 	return out
 }
@@ -116,16 +120,27 @@ func effectSummary(p policyConfig) string {
 	case p.Allow:
 		return "allow unverified"
 	case p.Deny != "":
-		return "deny"
+		return "deny: " + displayed(p.Deny)
 	case p.Require != nil:
 		var names []string
 		for _, n := range p.Require.Of {
 			names = append(names, n.Value)
 		}
 		slices.Sort(names)
-		return fmt.Sprintf("require %d of %s", p.Require.AtLeast, strings.Join(names, ", "))
+		return requireSummary(p.Require.AtLeast, names)
 	}
 	return "nothing"
+}
+
+func requireSummary(atLeast int, names []string) string {
+	list := strings.Join(names, ", ")
+	switch {
+	case len(names) == 1:
+		return "require " + list
+	case atLeast == len(names):
+		return "require all of " + list
+	}
+	return fmt.Sprintf("require %d of %s", atLeast, list)
 }
 
 // exceptionSummary is what e lets through, or that it does so no more.

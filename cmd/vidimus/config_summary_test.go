@@ -30,14 +30,31 @@ exceptions:
 	}
 	got := out.String()
 	for _, want := range []string{
-		"\npolicy        production, quay.io/prod/** !quay.io/prod/x: require 1 of release, signedAs exact, annotation env=prod, annotation tier=1, enforcement warn\n",
-		"\npolicy        quay.io/copies/**: require 1 of release, signedAs ghcr.io/acme for quay.io/copies\n",
-		"\npolicy        quay.io/**: require 1 of release\n",
+		"\npolicy        production, for quay.io/prod/** !quay.io/prod/x: require release; signedAs exact; annotations env=prod, tier=1; warn\n",
+		"\npolicy        quay.io/copies/**: require release; signedAs {prefix: quay.io/copies, signedPrefix: ghcr.io/acme}\n",
+		"\npolicy        quay.io/**: require release\n",
 		"\nexception     quay.io/a/b: active until 2026-12-01 for 1 digest, INC-1\n",
 		"\nexception     quay.io/a/c: ended on 2026-11-15T12:00:00Z, remove it (vidimus.yaml:15)\n",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("the summary does not say %q:\n%s", want, got)
+		}
+	}
+}
+
+func TestSummarySaysHowManyMustAgree(t *testing.T) {
+	for _, row := range []struct {
+		atLeast int
+		names   []string
+		want    string
+	}{
+		{1, []string{"release"}, "require release"},
+		{2, []string{"ci", "release"}, "require all of ci, release"},
+		{1, []string{"ci", "release"}, "require 1 of ci, release"},
+		{2, []string{"ci", "release", "vendor"}, "require 2 of ci, release, vendor"},
+	} {
+		if got := requireSummary(row.atLeast, row.names); got != row.want {
+			t.Errorf("got %q, want %q", got, row.want)
 		}
 	}
 }
