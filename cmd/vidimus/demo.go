@@ -191,6 +191,9 @@ func (d *demonstration) print(image demoImage, result pulled) error {
 	if result.err != nil {
 		outcome, text = "REFUSED", result.err.Error()
 	}
+	if result.err != nil && result.manifest {
+		text = "the policy allowed it; the upstream's bytes of a layer are not what was signed: " + text
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %s:v1 — %s\n", outcome, image.repository, image.what)
 	for _, line := range wrap(text, demoWidth) {

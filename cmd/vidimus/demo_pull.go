@@ -16,8 +16,9 @@ import (
 
 // pulled is what became of one pull.
 type pulled struct {
-	err   error
-	blobs int
+	err      error
+	manifest bool // the policy allowed it
+	blobs    int
 }
 
 // demoClient pulls as a container runtime does: HEAD and GET for the manifest,
@@ -51,7 +52,7 @@ func (c demoClient) pull(ctx context.Context, repository, tag string) pulled {
 	if err := json.Unmarshal(content, &image); err != nil {
 		return pulled{err: err}
 	}
-	var result pulled
+	result := pulled{manifest: true}
 	for _, desc := range append([]v1.Descriptor{image.Config}, image.Layers...) {
 		if _, result.err = c.getDigest(ctx, repository, "blobs/", desc.Digest); result.err != nil {
 			return result
