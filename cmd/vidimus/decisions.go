@@ -313,6 +313,18 @@ func summary(r proxy.Record) string {
 	return strings.Join(parts, "; ")
 }
 
+// causesBeside joins the causes that the explanation beside them does not tell
+// already.
+func causesBeside(explained string, causes []string) string {
+	var rest []string
+	for _, cause := range causes {
+		if !strings.Contains(explained, cause) {
+			rest = append(rest, cause)
+		}
+	}
+	return strings.Join(rest, "; ")
+}
+
 func orNone(s string) string {
 	if s == "" {
 		return "(none)"
@@ -342,7 +354,7 @@ func (r toldDecision) print(w io.Writer) error {
 	row("enforcement", r.Enforcement)
 	row("reason", r.Reason)
 	row("because", r.Explained)
-	row("causes", strings.Join(r.Causes, "; "))
+	row("causes", causesBeside(r.Explained, r.Causes))
 	row("to mend it", r.Hint)
 	row("signed by", strings.Join(r.Authorities, ", "))
 	row("through index", r.Via)

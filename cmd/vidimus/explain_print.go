@@ -96,7 +96,7 @@ func (e explained) print(w io.Writer) error {
 	}
 	fmt.Fprintf(&b, "decision  %s\n", verdictLine(d))
 	for _, line := range []struct{ name, text string }{
-		{"because", d.Explained}, {"causes", strings.Join(d.Causes, "; ")}, {"message", e.message()}, {"to mend it", d.Hint}, {"note", e.note()},
+		{"because", d.Explained}, {"causes", causesBeside(d.Explained, d.Causes)}, {"message", e.message()}, {"to mend it", d.Hint}, {"note", e.note()},
 		{"through index", d.Via}, {"exception", d.Exception},
 	} {
 		if line.text != "" {

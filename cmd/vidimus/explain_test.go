@@ -123,6 +123,24 @@ func TestOneDecisionForManyReferences(t *testing.T) {
 	}
 }
 
+func TestCausesAreToldOnce(t *testing.T) {
+	gone := "authority release is suspended: release.pub is gone"
+	for _, row := range []struct {
+		explained string
+		causes    []string
+		want      string
+	}{
+		{gone, []string{gone}, ""},
+		{gone + "; " + "authority ci is suspended: x", []string{gone, "authority ci is suspended: x"}, ""},
+		{"could not look for signatures", []string{"tags: 503", "could not look", "referrers: 429"}, "tags: 503; referrers: 429"},
+		{"could not look for signatures", nil, ""},
+	} {
+		if got := causesBeside(row.explained, row.causes); got != row.want {
+			t.Errorf("%q beside %q: %q, want %q", row.causes, row.explained, got, row.want)
+		}
+	}
+}
+
 func TestTheServerOfDecisions(t *testing.T) {
 	for server, want := range map[string]string{
 		"http://127.0.0.1:5082/":        "http://127.0.0.1:5082",

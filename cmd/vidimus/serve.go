@@ -27,7 +27,10 @@ The configuration is a file (--config), or, to begin with, flags: each --require
 names what must be signed by which key, --allow-rest lets everything else pass.
 
 SIGHUP reads the configuration again, which happens by itself when its files
-change. SIGTERM ends: answers under way may go on for --drain.`,
+change. SIGTERM ends: answers under way may go on for --drain.
+
+Exit code 0: ended as asked; 1: the configuration does not hold; 2: misuse;
+3: failed.`,
 		Example: `  vidimus serve --config vidimus.yaml
   vidimus serve --require 'ghcr.io/me/**=cosign.pub' --allow-rest`,
 		Args: takesNothing,
