@@ -61,9 +61,14 @@ func (p *Policy) rule() string {
 	case p.AllowUnverified:
 		return "allow unverified"
 	}
-	parts := []string{fmt.Sprintf("require %d of %s", p.Require.AtLeast, list(p.Require.Of))}
-	if n := len(p.Require.Of); n > 1 && p.Require.AtLeast == n {
-		parts[0] = "require all of " + list(p.Require.Of)
+	var parts []string
+	switch n := len(p.Require.Of); {
+	case n == 1:
+		parts = append(parts, "require "+list(p.Require.Of))
+	case p.Require.AtLeast == n:
+		parts = append(parts, "require all of "+list(p.Require.Of))
+	default:
+		parts = append(parts, fmt.Sprintf("require %d of %s", p.Require.AtLeast, list(p.Require.Of)))
 	}
 	switch p.SignedAs {
 	case IfPresent:

@@ -22,7 +22,7 @@ func TestTraceEndsWithThePolicyThatDecides(t *testing.T) {
 	}}, Options{})
 	old := Step{Policy: "quay.io/old/**", Match: []string{"quay.io/old/**"}, Rule: "deny: moved to ghcr.io", Enforcement: Warn}
 	production := Step{Policy: "production", Match: []string{"ghcr.io/acme/prod/**", "!ghcr.io/acme/prod/x"},
-		Rule: "require 1 of release; signedAs repository; annotations a=b, env=prod", Enforcement: Observe}
+		Rule: "require release; signedAs repository; annotations a=b, env=prod", Enforcement: Observe}
 	library := Step{Policy: "docker.io/library/**", Match: []string{"docker.io/library/**"}, Rule: "allow unverified", Enforcement: Warn}
 	acme := Step{Policy: "ghcr.io/acme/**", Match: []string{"ghcr.io/acme/**"}, Rule: "require all of ci, release", Enforcement: Warn}
 	ghcr := Step{Policy: "ghcr.io/**", Match: []string{"ghcr.io/**"}, Rule: "require 1 of ci, release", Enforcement: Warn}
@@ -57,10 +57,10 @@ func TestTraceSaysHowNamesAreCompared(t *testing.T) {
 		want   string
 	}{
 		{Policy{Require: some(2, "ci", "release", "vendor")}, "require 2 of ci, release, vendor"},
-		{Policy{Require: one("ci"), SignedAs: Ignore}, "require 1 of ci; signedAs ignore"},
-		{Policy{Require: one("ci"), SignedAs: Exact}, "require 1 of ci; signedAs exact"},
+		{Policy{Require: one("ci"), SignedAs: Ignore}, "require ci; signedAs ignore"},
+		{Policy{Require: one("ci"), SignedAs: Exact}, "require ci; signedAs exact"},
 		{Policy{Require: one("ci"), SignedAs: Remapped, Remap: Remap{Prefix: "local/copy", SignedPrefix: "ghcr.io/acme"}},
-			"require 1 of ci; signedAs {prefix: local/copy, signedPrefix: ghcr.io/acme}"},
+			"require ci; signedAs {prefix: local/copy, signedPrefix: ghcr.io/acme}"},
 	} {
 		test.policy.Match = mustMatch(t, "**")
 		steps := w.evaluator(Config{Policies: []Policy{test.policy}}, Options{}).Trace(web)
@@ -105,7 +105,7 @@ func TestAStepAsJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `[{"policy":"**","match":["**"],"matches":true,"rule":"require 1 of ci","enforcement":"enforce"}]`
+	const want = `[{"policy":"**","match":["**"],"matches":true,"rule":"require ci","enforcement":"enforce"}]`
 	if string(data) != want {
 		t.Errorf("got  %s\nwant %s", data, want)
 	}

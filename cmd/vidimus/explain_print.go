@@ -127,8 +127,8 @@ func (e explained) about() string {
 	switch d := e.Decision; {
 	case d.Via != "":
 		return " about the index " + d.Via
-	case d.Subject.Digest != e.Digest:
-		return " about its subject " + d.Subject.Digest.String()
+	case d.About != "":
+		return " about its subject " + d.About
 	}
 	return ""
 }

@@ -48,8 +48,8 @@ func TestEvidenceIsShownUnderWhereItWasFound(t *testing.T) {
 
 func TestTheTraceNamesEveryPolicy(t *testing.T) {
 	for want, step := range map[string]policy.Step{
-		"passed over  staging, for a/**, !a/b, does not match: require 1 of ci; warn": {
-			Policy: "staging", Match: []string{"a/**", "!a/b"}, Rule: "require 1 of ci", Enforcement: policy.Warn,
+		"passed over  staging, for a/**, !a/b, does not match: require ci; warn": {
+			Policy: "staging", Match: []string{"a/**", "!a/b"}, Rule: "require ci", Enforcement: policy.Warn,
 		},
 		"decides      a/**: deny: moved; enforce":         {Policy: "a/**", Match: []string{"a/**"}, Matches: true, Rule: "deny: moved"},
 		"decides      no policy matches: denied; observe": {Rule: "no policy matches: denied", Enforcement: policy.Observe},
@@ -93,7 +93,7 @@ func TestEvidenceAboutSomethingElseSaysWhat(t *testing.T) {
 	own, other := v1.Hash{Algorithm: "sha256", Hex: "aa"}, v1.Hash{Algorithm: "sha256", Hex: "bb"}
 	for want, d := range map[string]policy.Decision{
 		"":                             {Subject: policy.Subject{Digest: own}},
-		" about its subject sha256:bb": {Subject: policy.Subject{Digest: other}},
+		" about its subject sha256:bb": {Subject: policy.Subject{Digest: own}, About: other.String()},
 		" about the index sha256:cc":   {Subject: policy.Subject{Digest: own}, Via: "sha256:cc"},
 	} {
 		if got := (explained{Explanation: proxy.Explanation{Decision: d, Digest: own}}).about(); got != want {
