@@ -322,8 +322,10 @@ func (v *view) asEvidence(ctx context.Context, m *manifest, tag string, a asker)
 // it is known to belong to still names it.
 func (v *view) asListing(ctx context.Context, m *manifest, subject v1.Hash, suffix string, a asker) (policy.Decision, bool, error) {
 	for _, desc := range m.manifests {
-		if desc.Platform != nil {
-			return policy.Decision{}, false, nil // made to be run
+		// made to be run; or what it lists comes along in it, or from elsewhere,
+		// and would pass no gate of its own
+		if desc.Platform != nil || desc.Data != nil || len(desc.URLs) > 0 {
+			return policy.Decision{}, false, nil
 		}
 	}
 	if !isZero(subject) {

@@ -277,7 +277,7 @@ func (m *manifest) edges() []v1.Hash {
 // are: at least one layer, all of evidence media types. It says nothing about
 // what the layers hold.
 func (m *manifest) isEvidenceShaped() bool {
-	if m.index || len(m.layers) == 0 {
+	if m.index || len(m.layers) == 0 || m.bringsAlong() {
 		return false
 	}
 	for _, layer := range m.layers {
@@ -292,6 +292,19 @@ func (m *manifest) isEvidenceShaped() bool {
 	return envelope.IsEvidence(string(m.config.MediaType))
 }
 
+// bringsAlong reports whether a descriptor holds other content than its digest
+// says, or names another place to fetch it: clients use both without asking us.
+// Content that is what the digest says, as the empty config often is, is the
+// content that we serve.
+func (m *manifest) bringsAlong() bool {
+	for d := range m.descriptors {
+		if len(d.URLs) > 0 || d.Data != nil && digestOf(d.Data) != d.Digest {
+			return true
+		}
+	}
+	return false
+}
+
 // cosignArtifactConfig is the config of cosign's signatures that carry a
 // subject field (its experimental oci-1-1 mode).
 const cosignArtifactConfig = "application/vnd.dev.cosign.artifact.sig.v1+json"
@@ -300,7 +313,7 @@ const cosignArtifactConfig = "application/vnd.dev.cosign.artifact.sig.v1+json"
 // so that no client would run, unpack or install it. Docker's schema 2 has no
 // subjects, and its clients do not look at the config's type.
 func (m *manifest) isPlainReferrer() bool {
-	if m.index || m.subject == nil || m.mediaType != types.OCIManifestSchema1 {
+	if m.index || m.subject == nil || m.mediaType != types.OCIManifestSchema1 || m.bringsAlong() {
 		return false
 	}
 	switch looseType(m.config.MediaType) {
