@@ -95,8 +95,10 @@ func TestRealClients(t *testing.T) {
 		name  string
 		start func(*testing.T) real.Client
 	}{
-		{"docker", func(t *testing.T) real.Client { return real.StartDocker(t, w.proxy.Addr) }},
+		// containerd is first: its refusals are looked up in the record, and one that
+		// another client met within the last five seconds would be that client's.
 		{"containerd", func(t *testing.T) real.Client { return real.StartContainerd(t, w.proxy.Addr, w.names()...) }},
+		{"docker", func(t *testing.T) real.Client { return real.StartDocker(t, w.proxy.Addr) }},
 		{"podman", func(t *testing.T) real.Client { return real.NewPodman(t, w.proxy.Addr, w.names()...) }},
 		{"skopeo", func(t *testing.T) real.Client { return real.NewSkopeo(t, w.proxy.Addr, w.names()...) }},
 	} {

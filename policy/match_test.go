@@ -266,7 +266,7 @@ func FuzzMatchAgreesWithNaive(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text, name string) {
 		if strings.Count(text, "*") > 8 || len(text) > 80 || len(name) > 60 {
-			t.Skip("the naive matcher would take all day")
+			return // the naive matcher would take all day
 		}
 		patterns := strings.Fields(text)
 		m, err := ParseMatch(patterns)
