@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -17,14 +16,8 @@ import (
 	"vidimus/policy"
 )
 
-// copyBuffer is the size of the pieces in which a blob is sent; one is held
-// back until the blob's digest held.
-const copyBuffer = 128 << 10
-
 // writePatience is how long a client may take for one piece.
 const writePatience = 2 * time.Minute
-
-var buffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
 
 // serveBlob answers GET and HEAD for a blob that an allowed manifest of the
 // repository references.
@@ -40,16 +33,16 @@ func (q *request) serveBlob(v *view) error {
 	if known || q.r.Method == http.MethodHead {
 		return q.headBlob(ctx, v, etag, desc, known)
 	}
-	span, err := q.span(etag, desc.Size)
+	part, err := q.span(etag, desc.Size)
 	if err != nil {
 		return err
 	}
-	content, from, err := v.openBlob(ctx, desc)
+	content, from, err := v.openBlob(ctx, desc, part)
 	if err != nil {
 		return err
 	}
 	defer content.Close()
-	return q.sendBlob(content, span, etag, desc, from)
+	return q.sendBlob(content, part, etag, desc, from)
 }
 
 // admitBlob returns the descriptor by which a served manifest of the
@@ -94,61 +87,37 @@ func (v *view) admitBlob(ctx context.Context, digest v1.Hash, a asker) (v1.Descr
 	return v1.Descriptor{}, policy.Decision{}, unreachableBlob()
 }
 
-// openBlob opens a blob for this repository: from the store when this
+// openBlob opens a part of a blob for this repository: from the store when this
 // repository's upstream delivered it or confirms it now, else from that
 // upstream, through the store.
-//
-// Content of another size than the manifest says is read to its end, to tell
-// content that rotted, which the store then removes, from a manifest that lies.
-func (v *view) openBlob(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, transferSource, error) {
-	for range 2 {
-		content, size, from, err := v.openContent(ctx, desc)
-		if err != nil || size < 0 || size == desc.Size {
-			return content, from, err
-		}
-		_, err = io.Copy(io.Discard, content)
-		content.Close()
-		if err == nil {
-			return nil, "", fmt.Errorf("blob %s of %s: %w: the manifest says %d bytes, the content has %d", desc.Digest, v.name, errMismatch, desc.Size, size)
-		}
-		v.proxy.logger.Warn("held content is not what it was", "digest", desc.Digest.String(), "err", err)
-	}
-	return nil, "", fmt.Errorf("blob %s of %s: the store holds other content", desc.Digest, v.name)
-}
-
-// openContent is one attempt of openBlob.
-func (v *view) openContent(ctx context.Context, desc v1.Descriptor) (content io.ReadCloser, size int64, from transferSource, err error) {
-	from = fromCache
-	content, size, err = v.proxy.store.Open(ctx, desc.Digest)
+func (v *view) openBlob(ctx context.Context, desc v1.Descriptor, part span) (io.ReadCloser, transferSource, error) {
+	content, _, err := v.proxy.store.Fetch(ctx, v.name, desc.Digest, desc.Size, part.first, part.end, v.origin(desc.Digest))
 	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			v.proxy.logger.Warn("cannot read the store", "digest", desc.Digest.String(), "err", err)
-		}
-		from = fromUpstream
-		content, size, err = v.fetchBlob(ctx, desc)
+		return nil, "", err
 	}
-	if err != nil {
-		return nil, 0, "", err
+	from := fromUpstream
+	if h, ok := content.(interface{ Held() bool }); ok && h.Held() {
+		from = fromCache
 	}
-	// The store may have come to hold what another repository delivered.
+	// The store may hold what another repository delivered.
 	if err := v.mayAnswer(ctx, desc.Digest); err != nil {
 		content.Close()
-		return nil, 0, "", err
+		return nil, "", err
 	}
-	return content, size, from, nil
+	return content, from, nil
 }
 
-// fetchBlob fetches a blob from this repository's upstream through the store.
-// That the upstream delivers it is noted as soon as it says so, like its answer
-// to HEAD: the bytes are believed by their hash alone.
-func (v *view) fetchBlob(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, int64, error) {
-	return v.proxy.store.Fetch(ctx, v.name, desc.Digest, desc.Size, func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
-		body, size, err := v.registered.Upstream.Blob(ctx, v.repository, desc.Digest, offset)
+// origin is where a transfer of a blob begins. That the upstream delivers it is
+// noted as soon as it says so, like its answer to HEAD: the bytes are believed
+// by their hash alone.
+func (v *view) origin(digest v1.Hash) func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
+	return func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
+		body, size, err := v.registered.Upstream.Blob(ctx, v.repository, digest, offset)
 		if err == nil {
-			v.delivered(ctx, desc.Digest)
+			v.delivered(ctx, digest)
 		}
 		return body, size, err
-	})
+	}
 }
 
 // mayAnswer asks this repository's upstream whether it holds digest, unless it
@@ -260,86 +229,58 @@ func parseOffset(s string) (int64, bool) {
 	return n, true
 }
 
-// sendBlob sends a span of a blob. The content's reader hashes it all and
-// yields its end only when the digest held; the last piece of the answer is
-// held back until then, so that no answer ends before.
+// sendBlob sends a part of a blob. The store yields its end only when the digest
+// of the whole held, so that no answer ends before.
 func (q *request) sendBlob(content io.Reader, part span, etag string, desc v1.Descriptor, from transferSource) error {
-	bufs := [2]*[copyBuffer]byte{buffers.Get().(*[copyBuffer]byte), buffers.Get().(*[copyBuffer]byte)}
-	defer func() { buffers.Put(bufs[0]); buffers.Put(bufs[1]) }()
-	var pending []byte // what the answer is owed, not yet sent
-	offset, turn := int64(0), 0
-	control := http.NewResponseController(q.w)
-	for {
-		n, err := readPiece(content, bufs[turn][:])
-		piece := clip(bufs[turn][:n], offset, part)
-		offset += int64(n)
-		if err != nil && err != io.EOF {
-			return q.abandon(err)
-		}
-		if len(piece) > 0 {
-			if err := q.sendPiece(control, pending, part, etag, desc); err != nil {
-				return q.abandon(err)
-			}
-			pending, turn = piece, 1-turn
-		}
-		if err == io.EOF {
-			break
-		}
-	}
-	if offset != desc.Size {
-		return q.abandon(fmt.Errorf("blob %s: %w: %d bytes instead of %d", desc.Digest, errMismatch, offset, desc.Size))
-	}
-	if pending == nil {
-		pending = []byte{}
-	}
-	if err := q.sendPiece(control, pending, part, etag, desc); err != nil {
+	out := &blobWriter{request: q, part: part, etag: etag, desc: desc}
+	n, err := io.Copy(out, content)
+	if err != nil {
 		return q.abandon(err)
 	}
-	q.proxy.metrics.transferred(from, int(part.end-part.first))
+	if n != part.end-part.first {
+		return q.abandon(fmt.Errorf("blob %s: %w: %d bytes instead of %d", desc.Digest, errMismatch, n, part.end-part.first))
+	}
+	if n == 0 {
+		out.begin()
+	}
+	q.proxy.metrics.transferred(from, int(n))
 	return nil
 }
 
-// readPiece fills p as far as the content allows without waiting for more than
-// one read: a blob that is still arriving is passed on as it comes.
-func readPiece(content io.Reader, p []byte) (int, error) {
-	for {
-		n, err := content.Read(p)
-		if n > 0 || err != nil {
-			return n, err
-		}
-	}
+// blobWriter writes a part of a blob to the client, with the headers before the
+// first piece: until then an error can still be told.
+type blobWriter struct {
+	*request
+	part    span
+	etag    string
+	desc    v1.Descriptor
+	control *http.ResponseController // nil before the first piece
 }
 
-// clip returns the part of piece, which begins at offset, that lies in s.
-func clip(piece []byte, offset int64, s span) []byte {
-	first := min(max(s.first-offset, 0), int64(len(piece)))
-	end := min(max(s.end-offset, first), int64(len(piece)))
-	return piece[first:end]
+// Write implements io.Writer.
+func (b *blobWriter) Write(piece []byte) (int, error) {
+	if b.control == nil {
+		b.begin()
+	}
+	if err := b.control.SetWriteDeadline(time.Now().Add(writePatience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return 0, err
+	}
+	return b.w.Write(piece)
 }
 
-// sendPiece writes a piece, with the headers before the first. A nil piece is
-// nothing to send yet.
-func (q *request) sendPiece(control *http.ResponseController, piece []byte, part span, etag string, desc v1.Descriptor) error {
-	if piece == nil {
-		return nil
+// begin writes the headers.
+func (b *blobWriter) begin() {
+	b.control = http.NewResponseController(b.w)
+	b.blobHeaders(b.etag, b.desc)
+	h := b.w.Header()
+	h.Set("Content-Length", strconv.FormatInt(b.part.end-b.part.first, 10))
+	status := http.StatusOK
+	if b.part.partial {
+		status = http.StatusPartialContent
+		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", b.part.first, b.part.end-1, b.desc.Size))
 	}
-	if q.w.status == 0 {
-		q.blobHeaders(etag, desc)
-		h := q.w.Header()
-		h.Set("Content-Length", strconv.FormatInt(part.end-part.first, 10))
-		status := http.StatusOK
-		if part.partial {
-			status = http.StatusPartialContent
-			h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", part.first, part.end-1, desc.Size))
-		}
-		q.setID()
-		q.w.WriteHeader(status)
-	}
-	if err := control.SetWriteDeadline(time.Now().Add(writePatience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return err
-	}
-	_, err := q.w.Write(piece)
-	return err
+	b.setID()
+	b.w.WriteHeader(status)
 }
 
 // abandon ends a transfer that failed: with an error while nothing is sent, by

@@ -52,11 +52,11 @@ func (f *faulty) Open(ctx context.Context, digest v1.Hash) (io.ReadCloser, int64
 	return f.Store.Open(ctx, digest)
 }
 
-func (f *faulty) Fetch(ctx context.Context, owner string, digest v1.Hash, size int64, from func(context.Context, int64) (io.ReadCloser, int64, error)) (io.ReadCloser, int64, error) {
+func (f *faulty) Fetch(ctx context.Context, owner string, digest v1.Hash, size, first, end int64, from func(context.Context, int64) (io.ReadCloser, int64, error)) (io.ReadCloser, int64, error) {
 	if before, after := f.fails("Fetch"); before != nil || after != nil {
 		return nil, 0, errFaulty
 	}
-	return f.Store.Fetch(ctx, owner, digest, size, from)
+	return f.Store.Fetch(ctx, owner, digest, size, first, end, from)
 }
 
 func (f *faulty) Put(ctx context.Context, digest v1.Hash, content []byte) error {

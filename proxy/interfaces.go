@@ -68,23 +68,27 @@ const (
 	KindMismatch     = "mismatch"     // oversized or malformed answer
 )
 
-// Store holds content by digest. It believes nothing that it holds: a reader
-// hashes every byte on the way out and returns io.EOF only after the whole
-// content has hashed to its digest; until then the end of the content is held
-// back. Readers are sequential and belong to one goroutine; closing one early
-// stops nobody else.
+// Store holds content by digest. It believes nothing that it holds: every byte
+// that a reader hands out has been checked in this process, and the end of what
+// it hands out is held back until the whole content has hashed to its digest.
+// Readers are sequential and belong to one goroutine; closing one early stops
+// nobody else.
 type Store interface {
 	// Open returns the content of digest, which is held, and its size. It
 	// matches fs.ErrNotExist when it is not, though it may be arriving.
 	Open(ctx context.Context, digest v1.Hash) (io.ReadCloser, int64, error)
 
-	// Fetch is Open, and when the content is not held it is fetched: from is
+	// Fetch returns the bytes of the content of digest from first up to, not
+	// including, end (negative: its end), and the size of the whole. When the
+	// content is not held it is fetched: from is
 	// called, once for all concurrent callers of one owner, and what it yields
 	// streams to every reader and into the store. A transfer is never shared
 	// between owners and outlives ctx. from is called again with a larger
 	// offset when a transfer breaks. size is the content's size, at which a
-	// longer or shorter transfer fails; -1 when it is not known.
-	Fetch(ctx context.Context, owner string, digest v1.Hash, size int64, from func(ctx context.Context, offset int64) (io.ReadCloser, int64, error)) (io.ReadCloser, int64, error)
+	// longer or shorter transfer fails; -1 when it is not known. The reader may
+	// implement io.WriterTo, and Held() bool: whether the content was there
+	// before it was asked for.
+	Fetch(ctx context.Context, owner string, digest v1.Hash, size, first, end int64, from func(ctx context.Context, offset int64) (io.ReadCloser, int64, error)) (io.ReadCloser, int64, error)
 
 	// Put stores content whose digest the caller has computed; it is hashed
 	// again.

@@ -46,7 +46,7 @@ func BenchmarkWarmRead(b *testing.B) {
 				if err := s.Put(b.Context(), digest, data); err != nil {
 					b.Fatal(err)
 				}
-				buf := make([]byte, bufferSize)
+				buf := make([]byte, chunkSize)
 				b.SetBytes(int64(size))
 				b.ReportAllocs()
 				for b.Loop() {
@@ -70,11 +70,11 @@ func BenchmarkColdFetch(b *testing.B) {
 				b.Fatal(err)
 			}
 			from := (&upstream{data: data}).from
-			buf := make([]byte, bufferSize)
+			buf := make([]byte, chunkSize)
 			b.SetBytes(size)
 			b.ReportAllocs()
 			for b.Loop() {
-				r, _, err := s.Fetch(b.Context(), owner, digest, size, from)
+				r, _, err := s.Fetch(b.Context(), owner, digest, size, 0, -1, from)
 				drain(b, r, err, buf)
 				b.StopTimer()
 				quiet(s)

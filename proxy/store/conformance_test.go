@@ -68,7 +68,7 @@ func testMissing(t *testing.T, s *Store) {
 
 func testSizes(t *testing.T, s *Store) {
 	sizes := []int{0, 1, holdBack - 1, holdBack, holdBack + 1, 2 * holdBack, 2*holdBack + 1,
-		3*holdBack - 1, bufferSize, bufferSize + 1, 3<<20 + 7}
+		3*holdBack - 1, chunkSize - 1, chunkSize, chunkSize + 1, 2 * chunkSize, 3<<20 + 7}
 	for i, size := range sizes {
 		for told, tell := range map[string]int64{"told by both": 0, "told by the caller": -1} {
 			data := sample(byte(2*i), size)
@@ -85,7 +85,7 @@ func testSizes(t *testing.T, s *Store) {
 		t.Run(fmt.Sprintf("%d bytes, told by nobody", size), func(t *testing.T) {
 			data := sample(byte(100+i), size)
 			for _, from := range []origin{(&upstream{data: data, size: -1}).from, forbidden(t)} {
-				r, size, err := s.Fetch(t.Context(), owner, digestOf(data), -1, from)
+				r, size, err := s.Fetch(t.Context(), owner, digestOf(data), -1, 0, -1, from)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -131,7 +131,7 @@ func testDigests(t *testing.T, s *Store) {
 		{Algorithm: "../sha256", Hex: good.Hex},
 	} {
 		_, _, openErr := s.Open(t.Context(), digest)
-		_, _, fetchErr := s.Fetch(t.Context(), owner, digest, 0, forbidden(t))
+		_, _, fetchErr := s.Fetch(t.Context(), owner, digest, 0, 0, -1, forbidden(t))
 		_, _, knownErr := s.Known(t.Context(), "a/b", digest)
 		for _, err := range []error{
 			openErr, fetchErr, knownErr,
@@ -156,7 +156,7 @@ func testHerd(t *testing.T, s *Store) {
 		all.Go(func() {
 			once := sync.OnceFunc(first.Done)
 			defer once()
-			r, size, err := s.Fetch(t.Context(), owner, digestOf(data), int64(len(data)), from)
+			r, size, err := s.Fetch(t.Context(), owner, digestOf(data), int64(len(data)), 0, -1, from)
 			if err != nil {
 				t.Error(err)
 				return
@@ -190,11 +190,11 @@ func testLeave(t *testing.T, s *Store) {
 	from, body, _ := piped(int64(len(data)))
 	ctx, cancel := context.WithCancel(t.Context())
 	go body.Write(data[:1000])
-	leaver, _, err := s.Fetch(ctx, owner, digestOf(data), int64(len(data)), from)
+	leaver, _, err := s.Fetch(ctx, owner, digestOf(data), int64(len(data)), 0, -1, from)
 	if err != nil {
 		t.Fatal(err)
 	}
-	stayer, size, err := s.Fetch(t.Context(), owner, digestOf(data), int64(len(data)), forbidden(t))
+	stayer, size, err := s.Fetch(t.Context(), owner, digestOf(data), int64(len(data)), 0, -1, forbidden(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +216,7 @@ func testLeaveAlone(t *testing.T, s *Store) {
 	data := sample(1, 300<<10)
 	from, body, _ := piped(int64(len(data)))
 	ctx, cancel := context.WithCancel(t.Context())
-	r, _, err := s.Fetch(ctx, owner, digestOf(data), int64(len(data)), from)
+	r, _, err := s.Fetch(ctx, owner, digestOf(data), int64(len(data)), 0, -1, from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +233,7 @@ func testContext(t *testing.T, s *Store) {
 	from, body, _ := piped(int64(len(data)))
 	defer body.Close()
 	ctx, cancel := context.WithCancelCause(t.Context())
-	r, _, err := s.Fetch(ctx, owner, digestOf(data), -1, from)
+	r, _, err := s.Fetch(ctx, owner, digestOf(data), -1, 0, -1, from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +249,7 @@ func testCloseReader(t *testing.T, s *Store) {
 	data := sample(1, 300<<10)
 	from, body, _ := piped(int64(len(data)))
 	defer body.Close()
-	r, _, err := s.Fetch(t.Context(), owner, digestOf(data), -1, from)
+	r, _, err := s.Fetch(t.Context(), owner, digestOf(data), -1, 0, -1, from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +282,7 @@ func testContextOpening(t *testing.T, s *Store) {
 		<-asked
 		cancel()
 	}()
-	if _, _, err := s.Fetch(ctx, owner, digestOf(nil), 0, from); !errors.Is(err, context.Canceled) {
+	if _, _, err := s.Fetch(ctx, owner, digestOf(nil), 0, 0, -1, from); !errors.Is(err, context.Canceled) {
 		t.Errorf("fetch: %v", err)
 	}
 }
@@ -295,7 +295,7 @@ func testHoldBack(t *testing.T, s *Store) {
 				data[0]++
 			}
 			from, body, _ := piped(tell)
-			r, _, err := s.Fetch(t.Context(), owner, digestOf(data), tell, from)
+			r, _, err := s.Fetch(t.Context(), owner, digestOf(data), tell, 0, -1, from)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -349,7 +349,7 @@ func (u *untilBlocked) Read(p []byte) (int, error) {
 func testSlowReader(t *testing.T, s *Store) {
 	data := sample(1, 3<<20)
 	u := &upstream{data: data}
-	slow, _, err := s.Fetch(t.Context(), owner, digestOf(data), int64(len(data)), u.from)
+	slow, _, err := s.Fetch(t.Context(), owner, digestOf(data), int64(len(data)), 0, -1, u.from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -365,7 +365,7 @@ func testSlowReader(t *testing.T, s *Store) {
 func testOwners(t *testing.T, s *Store) {
 	data := sample(1, 300<<10)
 	from, body, _ := piped(int64(len(data)))
-	stalled, size, err := s.Fetch(t.Context(), owner, digestOf(data), int64(len(data)), from)
+	stalled, size, err := s.Fetch(t.Context(), owner, digestOf(data), int64(len(data)), 0, -1, from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -373,7 +373,7 @@ func testOwners(t *testing.T, s *Store) {
 		t.Errorf("what is arriving was opened: %v", err)
 	}
 	u := &upstream{data: data, size: int64(len(data))}
-	r, told, err := s.Fetch(t.Context(), "docker.io/library/other", digestOf(data), int64(len(data)), u.from)
+	r, told, err := s.Fetch(t.Context(), "docker.io/library/other", digestOf(data), int64(len(data)), 0, -1, u.from)
 	if err != nil {
 		t.Fatal(err)
 	}

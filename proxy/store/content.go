@@ -19,14 +19,16 @@ func (s *Store) Open(ctx context.Context, digest v1.Hash) (io.ReadCloser, int64,
 	if err != nil {
 		return nil, 0, err
 	}
-	r, size, err := s.openHeld(ctx, k, -1, nil)
+	r, size, err := s.openHeld(ctx, k, -1, nil, span{0, -1})
 	if err != nil {
 		return nil, 0, err
 	}
 	return r, size, nil
 }
 
-// Fetch is Open, and when the content is not held it is fetched: from is
+// Fetch returns a reader of the bytes from first up to, not including, end (to
+// the content's end when end is negative) of the content of digest, and the size
+// of the whole. When the content is not held it is fetched: from is
 // called, once for all concurrent callers of one owner, and what it yields
 // streams to every reader and into the store. An owner is whoever from asks on
 // behalf of; one owner's transfer is joined by no other. from gets a context of
@@ -37,30 +39,35 @@ func (s *Store) Open(ctx context.Context, digest v1.Hash) (io.ReadCloser, int64,
 //
 // size is the content's size, -1 when it is not known. When it is not what the
 // origin tells, or delivers, the error is a *MismatchError.
-func (s *Store) Fetch(ctx context.Context, owner string, digest v1.Hash, size int64, from func(ctx context.Context, offset int64) (io.ReadCloser, int64, error)) (io.ReadCloser, int64, error) {
+//
+// The reader implements io.WriterTo, which spares a copy of the bytes, and has a
+// method Held() bool, which reports whether the content was there before it was
+// asked for. ctx bounds the reader.
+func (s *Store) Fetch(ctx context.Context, owner string, digest v1.Hash, size, first, end int64, from func(ctx context.Context, offset int64) (io.ReadCloser, int64, error)) (io.ReadCloser, int64, error) {
 	k, err := s.check(ctx, digest)
 	if err != nil {
 		return nil, 0, err
 	}
 	size = max(size, -1)
+	part := span{first, end}
 	for range 3 {
-		r, got, err := s.fetch(ctx, owner, k, size, from)
+		r, got, err := s.fetch(ctx, owner, k, size, from, part)
 		if !errors.Is(err, errHeld) {
 			return r, got, err
 		}
 	}
-	return s.passThrough(ctx, k, size, from)
+	return s.passThrough(ctx, k, size, from, part)
 }
 
 // fetch is one attempt of Fetch. It returns errHeld when another is due, since
 // the content came to be held while it was looked for.
-func (s *Store) fetch(ctx context.Context, owner string, k key, size int64, from origin) (io.ReadCloser, int64, error) {
+func (s *Store) fetch(ctx context.Context, owner string, k key, size int64, from origin, part span) (io.ReadCloser, int64, error) {
 	t, err := s.join(owner, k)
 	if err != nil {
 		return nil, 0, err
 	}
 	if t == nil {
-		r, got, err := s.openHeld(ctx, k, size, from)
+		r, got, err := s.openHeld(ctx, k, size, from, part)
 		if err == nil {
 			return r, got, nil
 		}
@@ -71,7 +78,7 @@ func (s *Store) fetch(ctx context.Context, owner string, k key, size int64, from
 			s.log.Warn("held content cannot be opened", "digest", k.String(), "error", err)
 		}
 		if !s.shelf.takes(size) {
-			return s.passThrough(ctx, k, size, from)
+			return s.passThrough(ctx, k, size, from, part)
 		}
 		if t, err = s.start(owner, k, size, from); err != nil {
 			return nil, 0, err
@@ -80,42 +87,45 @@ func (s *Store) fetch(ctx context.Context, owner string, k key, size int64, from
 	if err := t.opened(ctx); err != nil {
 		t.leave()
 		if errors.Is(err, errDiverted) {
-			return s.passThrough(ctx, k, size, from)
+			return s.passThrough(ctx, k, size, from, part)
 		}
 		return nil, 0, err
 	}
-	return s.follow(ctx, t, from, size)
+	return s.follow(ctx, t, from, size, part)
 }
 
 // follow returns a reader of t, which the caller has joined and which is open.
 // Who was told another size than the transfer was is not made to share its
 // fate.
-func (s *Store) follow(ctx context.Context, t *transfer, from origin, size int64) (io.ReadCloser, int64, error) {
-	source := newArrival(t, from, size)
-	total := source.size()
+func (s *Store) follow(ctx context.Context, t *transfer, from origin, size int64, part span) (io.ReadCloser, int64, error) {
+	f := newFollower(t, from, size, part)
+	t.mu.Lock()
+	total := f.total()
+	t.mu.Unlock()
 	if size >= 0 && total != size {
-		t.leave()
-		return s.passThrough(ctx, t.key, size, from)
+		f.close()
+		return s.passThrough(ctx, t.key, size, from, part)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	return newReader(ctx, cancel, t.key, source), total, nil
+	return newReader(ctx, cancel, f, false), total, nil
 }
 
 // passThrough returns a reader with a transfer of its own, which is not kept.
-func (s *Store) passThrough(ctx context.Context, k key, size int64, from origin) (io.ReadCloser, int64, error) {
-	own := newStream(k, from, size, 0)
+func (s *Store) passThrough(ctx context.Context, k key, size int64, from origin, part span) (io.ReadCloser, int64, error) {
+	own := newAlone(s, k, from, size, part)
 	ctx, cancel := context.WithCancel(ctx)
-	if err := own.open(ctx); err != nil {
+	if err := own.up.open(ctx); err != nil {
 		cancel()
+		own.close()
 		return nil, 0, err
 	}
-	return newReader(ctx, cancel, k, direct{own}), own.total, nil
+	return newReader(ctx, cancel, own, false), own.up.total, nil
 }
 
 // openHeld opens what lies under k. Small content is read and checked here, so
 // that what rotted is a miss and no error. size, unless -1, is compared; when
 // it differs the content itself tells who is wrong.
-func (s *Store) openHeld(ctx context.Context, k key, size int64, from origin) (*reader, int64, error) {
+func (s *Store) openHeld(ctx context.Context, k key, size int64, from origin, part span) (*reader, int64, error) {
 	c, err := s.shelf.open(k)
 	if err != nil {
 		return nil, 0, err
@@ -130,13 +140,21 @@ func (s *Store) openHeld(ctx context.Context, k key, size int64, from origin) (*
 		if size >= 0 && size != total {
 			return nil, 0, &MismatchError{Digest: k.digest(), Size: size, Length: total}
 		}
-		return verifiedReader(data), total, nil
+		return verifiedReader(data, part), total, nil
+	}
+	wrong := size >= 0 && size != total
+	if wrong {
+		from, part = nil, span{0, -1}
+	}
+	src, err := s.openLarge(ctx, k, c, from, part)
+	if err != nil {
+		return nil, 0, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	if size < 0 || size == total {
-		return newReader(ctx, cancel, k, &held{store: s, key: k, content: c, from: from}), total, nil
+	r := newReader(ctx, cancel, src, true)
+	if !wrong {
+		return r, total, nil
 	}
-	r := newReader(ctx, cancel, k, &held{store: s, key: k, content: c})
 	defer r.Close()
 	if _, err := io.Copy(io.Discard, r); err != nil {
 		if errors.Is(err, ErrRotten) {
@@ -145,6 +163,29 @@ func (s *Store) openHeld(ctx context.Context, k key, size int64, from origin) (*
 		return nil, 0, err
 	}
 	return nil, 0, &MismatchError{Digest: k.digest(), Size: size, Length: total}
+}
+
+// openLarge returns a source of content that is not small, and takes ownership
+// of c: by its seal when this process has hashed it before, and otherwise by
+// looking at it, together with whoever else wants to.
+func (s *Store) openLarge(ctx context.Context, k key, c content, from origin, part span) (source, error) {
+	id, err := c.identity()
+	if err != nil {
+		c.Close()
+		return nil, fmt.Errorf("store: open %s: %w", k, err)
+	}
+	if known := s.seals.get(k, id); known != nil {
+		return newSealed(s, k, c, known, from, part), nil
+	}
+	t, err := s.startLook(k, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.opened(ctx); err != nil {
+		t.leave()
+		return nil, err
+	}
+	return newFollower(t, from, t.held.size(), part), nil
 }
 
 // load reads small content whole and checks it. What is rotten, or cannot be
@@ -162,12 +203,18 @@ func (s *Store) load(k key, c content) ([]byte, error) {
 // rotten removes what was read under k and does not hash to it.
 func (s *Store) rotten(k key, c io.ReaderAt) {
 	s.log.Warn("held content does not match its digest and is removed", "digest", k.String())
+	s.drop(k, c)
+}
+
+// drop removes what c was opened from, unless k means something newer by now,
+// and what is remembered of it.
+func (s *Store) drop(k key, c io.ReaderAt) {
+	s.seals.drop(k)
 	s.shelf.drop(k, c)
 }
 
 // Put stores content, which must hash to digest (*MismatchError). It is meant
-// for what fits in memory, such as manifests, and is durable on return. An
-// error says that it is not held, and nothing worse.
+// for what fits in memory, such as manifests. An error says that it is not held, and nothing worse.
 func (s *Store) Put(ctx context.Context, digest v1.Hash, data []byte) error {
 	k, err := s.check(ctx, digest)
 	if err != nil {
@@ -196,16 +243,20 @@ func (s *Store) Put(ctx context.Context, digest v1.Hash, data []byte) error {
 		d.discard()
 		return fmt.Errorf("store: put %s: %w", digest, err)
 	}
-	if err := d.commit(); err != nil {
+	id, err := d.commit()
+	if err != nil {
 		d.discard()
 		return fmt.Errorf("store: put %s: %w", digest, err)
+	}
+	if size > holdBack {
+		s.seals.set(k, id, size, s.tagger.all(k, data))
 	}
 	return nil
 }
 
 // intact reports whether k is held, whole and right, at this moment.
 func (s *Store) intact(ctx context.Context, k key, size int64) bool {
-	r, _, err := s.openHeld(ctx, k, size, nil)
+	r, _, err := s.openHeld(ctx, k, size, nil, span{0, -1})
 	if err != nil {
 		return false
 	}

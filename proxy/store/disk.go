@@ -15,7 +15,7 @@ import (
 )
 
 // disk is a shelf in a directory. For content the file system is the truth;
-// the ledger only knows sizes and the order of use.
+// the roster only knows sizes and when each was used.
 type disk struct {
 	root   *os.Root
 	locked *os.File
@@ -23,20 +23,23 @@ type disk struct {
 	log    *slog.Logger
 	max    int64 // 0: unbounded
 	limits limits
+	roster *roster
+	syncer *syncer
 
 	serial   atomic.Uint64 // names temporary files
 	arriving atomic.Int64  // bytes in drafts
+	kept     atomic.Int64  // bytes held when they were counted last, and committed since
 
-	mu     sync.Mutex // held over renames to and from blobs, not over other access
-	ledger *ledger[key]
+	mu   sync.Mutex  // held over renames to and from blobs, not over other access
+	pins map[key]int // how often each content is open
 
 	kick    chan struct{} // wakes eviction
 	stop    context.CancelFunc
 	workers sync.WaitGroup
 }
 
-// openDisk takes the directory, sweeps what a dead process left behind and
-// begins to look through the content.
+// openDisk takes the directory, sweeps what a dead process left behind and, when
+// one did not close it, begins to look through the content.
 func openDisk(config Config) (_ *disk, err error) {
 	if err := os.MkdirAll(config.Directory, 0o700); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
@@ -55,9 +58,9 @@ func openDisk(config Config) (_ *disk, err error) {
 		return nil, err
 	}
 	d := &disk{
-		root: root, locked: locked, files: rooted{root}, log: config.Logger,
+		root: root, locked: locked, files: newRooted(root), log: config.Logger,
 		max: config.MaxSize, limits: config.limits,
-		ledger: newLedger[key](), kick: make(chan struct{}, 1),
+		pins: make(map[key]int), kick: make(chan struct{}, 1),
 	}
 	if config.files != nil {
 		d.files = config.files(d.files)
@@ -66,12 +69,18 @@ func openDisk(config Config) (_ *disk, err error) {
 		locked.Close()
 		return nil, fmt.Errorf("store: prepare %s: %w", config.Directory, err)
 	}
+	var survey bool
+	d.roster, survey = openRoster(root, config.Logger)
+	d.syncer = newSyncer(d)
 	ctx, stop := context.WithCancel(context.Background())
 	d.stop = stop
 	d.workers.Go(func() {
-		d.scan(ctx)
-		d.evict(ctx)
+		if survey {
+			d.survey(ctx)
+		}
+		d.tend(ctx)
 	})
+	d.workers.Go(func() { d.syncer.run(ctx) })
 	return d, nil
 }
 
@@ -91,67 +100,69 @@ func (d *disk) prepare() error {
 }
 
 func (d *disk) open(k key) (content, error) {
-	d.mu.Lock()
-	pin := d.ledger.pin(k)
-	d.mu.Unlock()
-	f, size, err := d.openFile(k)
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.pin(k)
+	f, info, err := d.openFile(k)
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) && pin.kept {
-			d.reconcile(k, pin)
+		d.unpin(k)
+		if errors.Is(err, fs.ErrNotExist) {
+			d.roster.note(k, -1)
 		}
-		d.ledger.unpin(pin)
 		return nil, err
 	}
-	if pin.at != nil {
-		d.ledger.note(k, size)
-	}
-	return &diskContent{file: f, length: size, disk: d, pin: pin}, nil
+	d.roster.note(k, info.Size())
+	return &diskContent{file: f, opened: info, disk: d, key: k}, nil
 }
 
-func (d *disk) unpin(pin *line[key]) {
+// pin keeps k from eviction until unpin.
+func (d *disk) pin(k key) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.ledger.unpin(pin)
+	d.pins[k]++
 }
 
-// reconcile forgets a line whose file has gone without our doing.
-func (d *disk) reconcile(k key, at *line[key]) {
-	if _, err := d.files.stat(k.path()); errors.Is(err, fs.ErrNotExist) {
-		d.ledger.forget(at)
+func (d *disk) unpin(k key) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.pins[k]--; d.pins[k] == 0 {
+		delete(d.pins, k)
 	}
+}
+
+func (d *disk) pinned(k key) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.pins[k] > 0
 }
 
 // openFile opens the file of k. What is in its place without being a file is
 // put out of the way.
-func (d *disk) openFile(k key) (file, int64, error) {
+func (d *disk) openFile(k key) (file, fs.FileInfo, error) {
 	f, err := d.files.open(k.path())
 	if errors.Is(err, fs.ErrNotExist) {
 		// A symbolic link that leads nowhere is in the way, too.
 		if info, err := d.files.stat(k.path()); err == nil && !info.Mode().IsRegular() {
 			d.clear(k)
 		}
-		return nil, 0, k.missing()
+		return nil, nil, k.missing()
 	}
 	if err != nil {
 		if info, err := d.files.stat(k.path()); err == nil && !info.Mode().IsRegular() {
 			d.clear(k)
-			return nil, 0, k.missing()
+			return nil, nil, k.missing()
 		}
-		return nil, 0, fmt.Errorf("store: open %s: %w", k, err)
+		return nil, nil, fmt.Errorf("store: open %s: %w", k, err)
 	}
 	info, err := f.Stat()
 	if err != nil {
 		f.Close()
-		return nil, 0, fmt.Errorf("store: open %s: %w", k, err)
+		return nil, nil, fmt.Errorf("store: open %s: %w", k, err)
 	}
 	if !info.Mode().IsRegular() {
 		f.Close()
 		d.clear(k)
-		return nil, 0, k.missing()
+		return nil, nil, k.missing()
 	}
-	return f, info.Size(), nil
+	return f, info, nil
 }
 
 // clear removes what is in the place of k and is no file.
@@ -161,15 +172,16 @@ func (d *disk) clear(k key) {
 }
 
 func (d *disk) drop(k key, c io.ReaderAt) {
-	var f file
 	switch c := c.(type) {
 	case *diskContent:
-		f = c.file
+		d.dropFile(k, c.file)
 	case *diskDraft:
-		f = c.file
-	default:
-		return
+		d.dropFile(k, c.file)
 	}
+}
+
+// dropFile removes f when it is what lies in the place of k.
+func (d *disk) dropFile(k key, f file) {
 	read, err := f.Stat()
 	if err != nil {
 		return
@@ -199,9 +211,7 @@ func (d *disk) takeAway(k key) string {
 		d.log.Warn("content cannot be removed", "digest", k.String(), "error", err)
 		return ""
 	}
-	if at := d.ledger.lines[k]; at != nil {
-		d.ledger.forget(at)
-	}
+	d.roster.note(k, -1)
 	return away
 }
 
@@ -220,28 +230,37 @@ func (d *disk) temp(k key) string {
 func (d *disk) takes(size int64) bool { return d.max <= 0 || size <= d.max }
 
 func (d *disk) stats() (int64, int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.ledger.bytes, d.ledger.count
+	bytes, count := d.roster.totals()
+	return bytes, int(count)
 }
 
 func (d *disk) close() error {
 	d.stop()
 	d.workers.Wait()
-	return errors.Join(d.locked.Close(), d.root.Close())
+	return errors.Join(d.roster.close(), d.files.close(), d.locked.Close(), d.root.Close())
 }
 
-// diskContent is an open file and the pin that keeps it from eviction.
+// diskContent is an open file, whose content stays while it is open.
 type diskContent struct {
 	file
-	length int64
+	opened fs.FileInfo
 	disk   *disk
-	pin    *line[key]
+	key    key
 }
 
-func (c *diskContent) size() int64 { return c.length }
+func (c *diskContent) size() int64 { return c.opened.Size() }
+
+func (c *diskContent) identity() (identity, error) { return identityOf(c.file) }
 
 func (c *diskContent) Close() error {
-	c.disk.unpin(c.pin)
+	c.disk.unpin(c.key)
 	return c.file.Close()
+}
+
+func identityOf(f file) (identity, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return identity{}, err
+	}
+	return identify(info), nil
 }

@@ -1,6 +1,10 @@
 package store
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+)
 
 // diskDraft is content in a temporary file. One file serves its writer and all
 // readers, so that it may be renamed and removed under them.
@@ -11,8 +15,8 @@ type diskDraft struct {
 	name    string
 	max     int64 // 0: unbounded
 	written int64
-	settled bool       // committed or discarded
-	pin     *line[key] // once committed: who read the draft read what is held
+	settled bool // committed or discarded
+	pinned  bool // once committed: who read the draft read what is held
 }
 
 func (d *disk) draft(k key, size int64) (draft, error) {
@@ -39,44 +43,41 @@ func (f *diskDraft) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// commit renames the file to its digest when its bytes are durable. When the
-// rename happened and the directory cannot be synced, the content is held; a
-// crash may lose it, but shows nothing else.
-func (f *diskDraft) commit() error {
-	if err := f.file.Sync(); err != nil {
-		f.discard()
-		return fmt.Errorf("store: sync %s: %w", f.key, err)
-	}
+// commit renames the file to its digest, and has it made durable soon: until
+// then a crash of the machine may lose it, or leave wrong bytes in its place,
+// which are found out when they are first hashed.
+func (f *diskDraft) commit() (identity, error) {
 	if err := f.disk.admit(f); err != nil {
 		f.discard()
-		return fmt.Errorf("store: keep %s: %w", f.key, err)
+		return identity{}, fmt.Errorf("store: keep %s: %w", f.key, err)
 	}
 	f.settle()
-	if err := f.disk.files.syncDir(f.key.dir()); err != nil {
-		f.disk.log.Warn("directory cannot be synced", "digest", f.key.String(), "error", err)
-	}
-	return nil
+	f.disk.syncer.add(f.key)
+	return identityOf(f.file)
 }
 
 // admit gives the draft its place. What may be there is replaced: it was found
 // wanting, or is the same.
 func (d *disk) admit(f *diskDraft) error {
-	if err := d.files.mkdir(f.key.dir()); err != nil {
-		return err
-	}
-	if err := d.files.syncDir(blobsDir); err != nil {
-		return err
-	}
 	if info, err := d.files.stat(f.key.path()); err == nil && !info.Mode().IsRegular() {
 		d.clear(f.key)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.files.rename(f.name, f.key.path()); err != nil {
+	err := d.files.rename(f.name, f.key.path())
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := d.files.mkdir(f.key.dir()); err != nil {
+			return err
+		}
+		err = d.files.rename(f.name, f.key.path())
+	}
+	if err != nil {
 		return err
 	}
-	d.ledger.note(f.key, f.written)
-	f.pin = d.ledger.pin(f.key)
+	d.roster.note(f.key, f.written)
+	d.kept.Add(f.written)
+	d.pins[f.key]++
+	f.pinned = true
 	return nil
 }
 
@@ -97,8 +98,8 @@ func (f *diskDraft) settle() {
 // Close closes the file. A draft that nobody committed leaves nothing.
 func (f *diskDraft) Close() error {
 	f.discard()
-	if f.pin != nil {
-		f.disk.unpin(f.pin)
+	if f.pinned {
+		f.disk.unpin(f.key)
 	}
 	return f.file.Close()
 }
@@ -106,9 +107,7 @@ func (f *diskDraft) Close() error {
 // arrived counts bytes in drafts and wakes eviction when they, and what is
 // held, are too much.
 func (d *disk) arrived(n int64) {
-	d.arriving.Add(n)
-	select {
-	case d.kick <- struct{}{}:
-	default:
+	if d.arriving.Add(n)+d.kept.Load() > d.max && d.max > 0 {
+		signal(d.kick)
 	}
 }

@@ -5,50 +5,56 @@ import (
 	"encoding/hex"
 	"io/fs"
 	"path"
-	"slices"
+	"time"
 )
 
-// found is content that the start-up scan came across.
-type found struct {
-	key  key
-	size int64
-	time int64
-}
+// surveyBatch is how much of what a survey finds is recorded at a time.
+const surveyBatch = 256
 
-// scan fills the ledger from the file system. What it finds counts as used
-// when it was stored, and longer ago than anything that was used meanwhile.
-func (d *disk) scan(ctx context.Context) {
-	var all []found
+// survey compares the roster with the directory. What the roster did not know
+// counts as used when it was stored; what is not there is forgotten.
+func (d *disk) survey(ctx context.Context) {
+	d.roster.beginSurvey()
+	batch := make([]record, 0, surveyBatch)
+	flush := func() {
+		d.roster.recall(batch)
+		batch = batch[:0]
+	}
+	whole := true
 	err := d.files.list(blobsDir, func(dir fs.DirEntry) bool {
 		if !dir.IsDir() {
 			return ctx.Err() == nil
 		}
 		if err := d.files.list(path.Join(blobsDir, dir.Name()), func(entry fs.DirEntry) bool {
-			if it, ok := inspect(dir.Name(), entry); ok {
-				all = append(all, it)
+			if found, ok := inspect(dir.Name(), entry); ok {
+				batch = append(batch, found)
+			}
+			if len(batch) == surveyBatch {
+				flush()
 			}
 			return ctx.Err() == nil
 		}); err != nil {
+			whole = false
 			d.log.Warn("stored content cannot be listed", "directory", dir.Name(), "error", err)
 		}
 		return ctx.Err() == nil
 	})
+	flush()
 	if err != nil {
 		d.log.Warn("stored content cannot be listed", "error", err)
 	}
-	slices.SortFunc(all, func(a, b found) int { return int(min(max(b.time-a.time, -1), 1)) })
-	for batch := range slices.Chunk(all, 1000) {
-		d.mu.Lock()
-		for _, it := range batch {
-			d.ledger.recall(it.key, it.size)
-		}
-		d.mu.Unlock()
+	if err != nil || !whole || ctx.Err() != nil {
+		d.roster.doubt()
+		return
+	}
+	for at, more := int64(0), true; more && ctx.Err() == nil; {
+		at, more = d.roster.endSurvey(at)
 	}
 }
 
 // inspect reads a directory entry that is where content of that name lies.
-func inspect(dir string, entry fs.DirEntry) (found, bool) {
-	var it found
+func inspect(dir string, entry fs.DirEntry) (record, bool) {
+	var it record
 	name := entry.Name()
 	if !entry.Type().IsRegular() || len(name) != hex.EncodedLen(len(it.key)) || name[:2] != dir {
 		return it, false
@@ -60,43 +66,59 @@ func inspect(dir string, entry fs.DirEntry) (found, bool) {
 	if err != nil {
 		return it, false
 	}
-	it.size, it.time = info.Size(), info.ModTime().UnixNano()
+	it.size, it.used = info.Size(), info.ModTime().UnixNano()
 	return it, true
 }
 
-// evict keeps the content within its bound, off every request's path.
-func (d *disk) evict(ctx context.Context) {
+// tend writes news of the roster, and keeps the content within its bound, off
+// every request's path.
+func (d *disk) tend(ctx context.Context) {
 	for {
-		for d.max > 0 && d.evictOne() && ctx.Err() == nil {
+		for d.evictOne() && ctx.Err() == nil {
 		}
 		select {
 		case <-d.kick:
+			continue
+		case <-d.roster.kick:
 		case <-ctx.Done():
 			return
 		}
+		timer := time.NewTimer(newsDelay)
+		select {
+		case <-timer.C:
+		case <-d.roster.full:
+		case <-d.kick:
+		case <-ctx.Done():
+		}
+		timer.Stop()
 	}
 }
 
 // evictOne removes the least recently used content when there is too much, and
 // reports whether it did.
 func (d *disk) evictOne() bool {
-	away := d.displace()
-	if away == "" {
+	bytes, _ := d.roster.totals()
+	d.kept.Store(bytes)
+	if d.max <= 0 || bytes+d.arriving.Load() <= d.max {
 		return false
 	}
-	d.discard(away)
-	return true
+	oldest, ok := d.roster.oldest(d.pinned)
+	if !ok {
+		return false
+	}
+	away := d.displace(oldest.key)
+	if away != "" {
+		d.discard(away)
+	}
+	return away != ""
 }
 
-func (d *disk) displace() string {
+// displace moves k out of its place unless somebody has opened it meanwhile.
+func (d *disk) displace(k key) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.ledger.bytes+d.arriving.Load() <= d.max {
+	if d.pins[k] > 0 {
 		return ""
 	}
-	at := d.ledger.oldest()
-	if at == nil {
-		return ""
-	}
-	return d.takeAway(at.key)
+	return d.takeAway(k)
 }

@@ -34,25 +34,27 @@ func TestTheLeastRecentlyUsedIsEvicted(t *testing.T) {
 }
 
 func TestWhatIsReadOrArrivesIsNotEvicted(t *testing.T) {
-	s := mustOpen(t, Config{Directory: t.TempDir(), MaxSize: 500 << 10})
+	s := mustOpen(t, Config{Directory: t.TempDir(), MaxSize: 1000 << 10})
 	d := scanned(t, s)
-	read, follow, other := sample(1, 200<<10), sample(2, 200<<10), sample(3, 200<<10)
+	// What arrives is on the medium, and counts, a chunk at a time: of the last,
+	// the first is there when all has been taken from the upstream.
+	read, follow, other := sample(1, 400<<10), sample(2, 400<<10), sample(3, 3*chunkSize+1000)
 	mustStore(t, s, read)
 	reader, size, err := s.Open(t.Context(), digestOf(read))
 	if err != nil {
 		t.Fatal(err)
 	}
-	follower, _, err := s.Fetch(t.Context(), owner, digestOf(follow), -1, (&upstream{data: follow}).from)
+	follower, _, err := s.Fetch(t.Context(), owner, digestOf(follow), -1, 0, -1, (&upstream{data: follow}).from)
 	if err != nil {
 		t.Fatal(err)
 	}
 	quiet(s)
 	from, body, _ := piped(int64(len(other)))
-	arriving, _, err := s.Fetch(t.Context(), owner, digestOf(other), int64(len(other)), from)
+	arriving, _, err := s.Fetch(t.Context(), owner, digestOf(other), int64(len(other)), 0, -1, from)
 	if err != nil {
 		t.Fatal(err)
 	}
-	go body.Write(other)
+	body.Write(other)
 	if _, err := io.ReadFull(arriving, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -73,20 +75,45 @@ func TestWhatIsReadOrArrivesIsNotEvicted(t *testing.T) {
 }
 
 func TestEvictionRunsByItselfAndSurvivesARestart(t *testing.T) {
+	t.Run("in the order of use after an orderly end", func(t *testing.T) {
+		evictsAfterRestart(t, func(t *testing.T, s *Store, dir string) {
+			for _, i := range []byte{0, 2, 4, 1, 3} {
+				mustHold(t, s, sample(i, 100))
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	})
+	t.Run("in the order of arrival when the roster is lost", func(t *testing.T) {
+		evictsAfterRestart(t, func(t *testing.T, s *Store, dir string) {
+			at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+			for i := range byte(5) {
+				// Stored in the order 0, 2, 4, 1, 3.
+				when := at.Add(time.Duration(i*3%5) * time.Hour)
+				if err := os.Chtimes(pathOf(dir, digestOf(sample(i, 100))), when, when); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Remove(filepath.Join(dir, rosterFile)); err != nil {
+				t.Fatal(err)
+			}
+		})
+	})
+}
+
+// evictsAfterRestart checks that contents 0, 2 and 4 go, in this order, and 1
+// next, when there is room for two after a restart.
+func evictsAfterRestart(t *testing.T, end func(t *testing.T, s *Store, dir string)) {
 	dir := t.TempDir()
 	s := mustOpen(t, Config{Directory: dir})
-	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for i := range byte(5) {
 		mustStore(t, s, sample(i, 100))
-		// Stored in the order 0, 2, 4, 1, 3.
-		when := at.Add(time.Duration(i*3%5) * time.Hour)
-		if err := os.Chtimes(pathOf(dir, digestOf(sample(i, 100))), when, when); err != nil {
-			t.Fatal(err)
-		}
 	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	end(t, s, dir)
 	removed := make(chan string, 10)
 	s = mustOpen(t, Config{Directory: dir, MaxSize: 200, files: func(under files) files {
 		return &faulty{files: under, fault: func(op, name string) (bool, error) {
@@ -137,7 +164,7 @@ func passesThrough(t *testing.T, s *Store, large, unsized []byte) {
 	} {
 		for range 2 {
 			u := &upstream{data: row.data, size: row.size}
-			r, size, err := s.Fetch(t.Context(), owner, digestOf(row.data), row.told, u.from)
+			r, size, err := s.Fetch(t.Context(), owner, digestOf(row.data), row.told, 0, -1, u.from)
 			if err != nil {
 				t.Fatal(err)
 			}

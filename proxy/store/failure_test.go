@@ -102,7 +102,7 @@ func testMismatch(t *testing.T, s *Store) {
 }
 
 func readFetch(t *testing.T, s *Store, data []byte, size int64, from origin) ([]byte, error) {
-	r, _, err := s.Fetch(t.Context(), owner, digestOf(data), size, from)
+	r, _, err := s.Fetch(t.Context(), owner, digestOf(data), size, 0, -1, from)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func testOriginError(t *testing.T, s *Store) {
 	gone := fmt.Errorf("upstream says no: %w", fs.ErrNotExist)
 	from := func(context.Context, int64) (io.ReadCloser, int64, error) { return nil, 0, gone }
 	for range 3 {
-		if _, _, err := s.Fetch(t.Context(), owner, digestOf(nil), 0, from); !errors.Is(err, gone) {
+		if _, _, err := s.Fetch(t.Context(), owner, digestOf(nil), 0, 0, -1, from); !errors.Is(err, gone) {
 			t.Errorf("fetch: %v", err)
 		}
 	}
@@ -125,7 +125,7 @@ func testOriginError(t *testing.T, s *Store) {
 
 func testPanic(t *testing.T, s *Store) {
 	from := func(context.Context, int64) (io.ReadCloser, int64, error) { panic("a bug") }
-	if _, _, err := s.Fetch(t.Context(), owner, digestOf(nil), 0, from); err == nil {
+	if _, _, err := s.Fetch(t.Context(), owner, digestOf(nil), 0, 0, -1, from); err == nil {
 		t.Error("no error")
 	}
 	quiet(s)
@@ -147,7 +147,7 @@ func testClosed(t *testing.T, s *Store) {
 	mustRead(t, r, size, data) // what is open stays readable
 	ctx, digest := t.Context(), digestOf(data)
 	_, _, openErr := s.Open(ctx, digest)
-	_, _, fetchErr := s.Fetch(ctx, owner, digest, -1, forbidden(t))
+	_, _, fetchErr := s.Fetch(ctx, owner, digest, -1, 0, -1, forbidden(t))
 	_, _, tagErr := s.Tag(ctx, "a/b", "latest")
 	_, _, knownErr := s.Known(ctx, "a/b", digest)
 	_, listErr := s.Repositories(ctx, 10, "")
@@ -166,7 +166,7 @@ func testClosed(t *testing.T, s *Store) {
 func testCloseEndsTransfers(t *testing.T, s *Store) {
 	data := sample(1, 300<<10)
 	from, body, _ := piped(int64(len(data)))
-	r, _, err := s.Fetch(t.Context(), owner, digestOf(data), -1, from)
+	r, _, err := s.Fetch(t.Context(), owner, digestOf(data), -1, 0, -1, from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func testCloseEndsTransfers(t *testing.T, s *Store) {
 func testOtherSize(t *testing.T, s *Store) {
 	data := sample(1, 300<<10)
 	from, body, _ := piped(int64(len(data)))
-	r, size, err := s.Fetch(t.Context(), owner, digestOf(data), int64(len(data)), from)
+	r, size, err := s.Fetch(t.Context(), owner, digestOf(data), int64(len(data)), 0, -1, from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,12 +217,12 @@ func testWrongSizeHeld(t *testing.T, s *Store) {
 func testLateSize(t *testing.T, s *Store) {
 	data := sample(1, 300<<10)
 	from, body, _ := piped(-1)
-	r, size, err := s.Fetch(t.Context(), owner, digestOf(data), -1, from)
+	r, size, err := s.Fetch(t.Context(), owner, digestOf(data), -1, 0, -1, from)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, wrong := range []int{100, len(data) + 1} {
-		liar, _, err := s.Fetch(t.Context(), owner, digestOf(data), int64(wrong), (&upstream{data: data, size: -1}).from)
+		liar, _, err := s.Fetch(t.Context(), owner, digestOf(data), int64(wrong), 0, -1, (&upstream{data: data, size: -1}).from)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -292,7 +292,7 @@ func testSticky(t *testing.T, s *Store) {
 	wrong := slices.Clone(data)
 	wrong[len(wrong)-1] ^= 1
 	from, body, _ := piped(-1)
-	r, _, err := s.Fetch(t.Context(), owner, digestOf(data), -1, from)
+	r, _, err := s.Fetch(t.Context(), owner, digestOf(data), -1, 0, -1, from)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // faulty is a file system in which things go wrong. fault is asked before each
@@ -148,7 +150,7 @@ func lifeOfContent(t *testing.T, f *faults) {
 	config := Config{Directory: dir, MaxSize: 4 << 20, files: func(under files) files {
 		return &faulty{files: under, fault: f.fault}
 	}}
-	large, small, put := sample(1, bufferSize+1), sample(2, 1000), sample(3, 1000)
+	large, small, put := sample(1, chunkSize+1), sample(2, 1000), sample(3, 1000)
 	s, err := Open(config)
 	if err != nil {
 		t.Fatal(err)
@@ -164,6 +166,7 @@ func lifeOfContent(t *testing.T, f *faults) {
 			mustFetch(t, s, put, (&upstream{data: put}).from)
 			quiet(s)
 		}
+		s.shelf.(*disk).syncer.flush()
 	}
 	f.arm(false)
 	for _, data := range [][]byte{large, small, put} {
@@ -273,42 +276,105 @@ func TestAHerdOnAFullDiskIsServed(t *testing.T) {
 	}
 }
 
-func TestADiskThatFillsUpHalfWayGoesOnWhereItStopped(t *testing.T) {
-	data := sample(1, 2<<20)
+// fillsUp is a store whose disk takes two chunks and no more.
+func fillsUp(t *testing.T) *Store {
 	writes := 0
-	s := mustOpen(t, Config{Directory: t.TempDir(), files: func(under files) files {
-		return &faulty{files: under, fault: func(op, _ string) (bool, error) {
-			if op != "write" {
+	return mustOpen(t, Config{
+		Directory: t.TempDir(),
+		limits:    smallLimits(func(l *limits) { l.patience = time.Millisecond }),
+		files: func(under files) files {
+			return &faulty{files: under, fault: func(op, _ string) (bool, error) {
+				if op != "write" {
+					return true, nil
+				}
+				writes++
+				if writes > 2 {
+					return false, syscall.ENOSPC
+				}
 				return true, nil
+			}}
+		},
+	})
+}
+
+func TestADiskThatFillsUpHalfWayCostsNoOtherTransfer(t *testing.T) {
+	s := fillsUp(t)
+	data := sample(1, 8*chunkSize+1000)
+	u := &upstream{data: data}
+	mustFetch(t, s, data, u.from)
+	quiet(s)
+	if n := u.calls.Load(); n != 1 {
+		t.Errorf("the upstream was asked %d times", n)
+	}
+	mustMiss(t, s, digestOf(data))
+}
+
+func TestWhoIsLeftBehindOnAFullDiskGoesOnAlone(t *testing.T) {
+	data := sample(1, 8*chunkSize+1000)
+	size := int64(len(data))
+	for name, row := range map[string]struct {
+		first, end int64
+		before     int // bytes that are read before the others are
+	}{
+		"from the beginning":               {0, -1, 0},
+		"within what can be read back":     {0, -1, 100},
+		"at the end of a chunk":            {0, -1, 2 * chunkSize},
+		"beyond what can be read back":     {0, -1, 2*chunkSize + 100},
+		"with a part that is there":        {1000, 2000, 0},
+		"with a part that was memory only": {3*chunkSize - 10, 5*chunkSize + 10, 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := fillsUp(t)
+			u := &upstream{data: data}
+			slow, _, err := s.Fetch(t.Context(), owner, digestOf(data), size, row.first, row.end, u.from)
+			if err != nil {
+				t.Fatal(err)
 			}
-			writes++
-			if writes > 2 {
-				return false, syscall.ENOSPC
+			begin := make([]byte, row.before)
+			if _, err := io.ReadFull(slow, begin); err != nil {
+				t.Fatal(err)
 			}
-			return true, nil
-		}}
-	}})
-	body, w := io.Pipe()
-	u := &upstream{data: data, offsets: make(chan int64, 10)}
-	r, size, err := s.Fetch(t.Context(), owner, digestOf(data), int64(len(data)), func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
-		if offset > 0 {
-			return u.from(ctx, offset)
+			quiet(s) // the transfer has not waited longer than its patience
+			want := data[row.first:]
+			if row.end >= 0 {
+				want = data[row.first:row.end]
+			}
+			if !bytes.Equal(begin, want[:row.before]) {
+				t.Error("it began with other bytes")
+			}
+			mustRead(t, slow, -1, want[row.before:])
+			if n := u.calls.Load(); n > 2 {
+				t.Errorf("the upstream was asked %d times", n)
+			}
+		})
+	}
+}
+
+func TestWhoGoesOnAloneNeedsTheSameContent(t *testing.T) {
+	data := sample(1, 8*chunkSize+1000)
+	other := sample(2, len(data))
+	s := fillsUp(t)
+	asked := 0
+	r, _, err := s.Fetch(t.Context(), owner, digestOf(data), int64(len(data)), 0, -1, func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
+		asked++
+		if asked == 1 {
+			// It begins with other content, which its hash would tell at the end.
+			return (&upstream{data: append(slices.Clone(other[:chunkSize]), data[chunkSize:]...)}).from(ctx, offset)
 		}
-		return body, int64(len(data)), nil
+		return (&upstream{data: data}).from(ctx, offset)
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	go func() {
-		for piece := range slices.Chunk(data, 100<<10) { // each is one write
-			w.Write(piece)
-		}
-		w.Close()
-	}()
-	mustRead(t, r, size, data)
-	if at := <-u.offsets; at != 200<<10 || len(u.offsets) != 0 {
-		t.Errorf("the second transfer began at %d", at)
+	if _, err := io.ReadFull(r, make([]byte, chunkSize+100)); err != nil {
+		t.Fatal(err)
 	}
+	quiet(s)
+	got, err := io.ReadAll(r)
+	if _, ok := errors.AsType[*MismatchError](err); !ok || len(got)+chunkSize+100 >= len(data) {
+		t.Errorf("%d bytes more, and then %v", len(got), err)
+	}
+	r.Close()
 }
 
 func TestWhatCannotBeSyncedIsNotHeld(t *testing.T) {
@@ -320,6 +386,7 @@ func TestWhatCannotBeSyncedIsNotHeld(t *testing.T) {
 	data := sample(1, 300<<10)
 	mustFetch(t, s, data, (&upstream{data: data}).from)
 	quiet(s)
+	s.shelf.(*disk).syncer.flush()
 	mustMiss(t, s, digestOf(data))
 	f.arm(false)
 	mustStore(t, s, data)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"sync"
 	"syscall"
 )
 
@@ -31,6 +32,9 @@ type files interface {
 
 	// list calls yield for the entries of a directory until it returns false.
 	list(name string, yield func(fs.DirEntry) bool) error
+
+	// close lets go of what is held to be quick. The files stay usable.
+	close() error
 }
 
 type file interface {
@@ -41,15 +45,67 @@ type file interface {
 	Stat() (fs.FileInfo, error)
 }
 
-// rooted is the real file system below a root.
-type rooted struct{ root *os.Root }
+// rooted is the real file system below a root. It keeps the directories of
+// content open, so that opening a content is one system call and not one for
+// each directory on the way.
+type rooted struct {
+	root *os.Root
 
-func (r rooted) create(name string) (file, error) {
+	mu   sync.RWMutex
+	dirs map[string]*os.Root
+}
+
+func newRooted(root *os.Root) *rooted {
+	return &rooted{root: root, dirs: make(map[string]*os.Root)}
+}
+
+func (r *rooted) create(name string) (file, error) {
 	return unwrap(r.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600))
 }
 
-func (r rooted) open(name string) (file, error) {
-	return unwrap(r.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0))
+func (r *rooted) open(name string) (file, error) {
+	const flags = os.O_RDONLY | syscall.O_NONBLOCK
+	dir, base := path.Split(name)
+	r.mu.RLock()
+	near := r.dirs[dir]
+	r.mu.RUnlock()
+	if near != nil {
+		if f, err := near.OpenFile(base, flags, 0); err == nil {
+			return f, nil
+		}
+		// Perhaps the directory is another one by now.
+	}
+	f, err := r.root.OpenFile(name, flags, 0)
+	if err == nil {
+		r.approach(dir)
+	}
+	return unwrap(f, err)
+}
+
+// approach keeps dir open, in the place of the one that had this name before.
+func (r *rooted) approach(dir string) {
+	near, err := r.root.OpenRoot(dir)
+	if err != nil {
+		return
+	}
+	r.mu.Lock()
+	old := r.dirs[dir]
+	r.dirs[dir] = near
+	r.mu.Unlock()
+	if old != nil {
+		old.Close() // who is in it just now goes the long way
+	}
+}
+
+func (r *rooted) close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var errs []error
+	for dir, near := range r.dirs {
+		errs = append(errs, near.Close())
+		delete(r.dirs, dir)
+	}
+	return errors.Join(errs...)
 }
 
 // unwrap keeps a nil *os.File from becoming a file that is not nil.
@@ -60,15 +116,15 @@ func unwrap(f *os.File, err error) (file, error) {
 	return f, nil
 }
 
-func (r rooted) stat(name string) (fs.FileInfo, error) { return r.root.Lstat(name) }
+func (r *rooted) stat(name string) (fs.FileInfo, error) { return r.root.Lstat(name) }
 
-func (r rooted) rename(old, to string) error { return r.root.Rename(old, to) }
+func (r *rooted) rename(old, to string) error { return r.root.Rename(old, to) }
 
-func (r rooted) remove(name string) error { return r.root.RemoveAll(name) }
+func (r *rooted) remove(name string) error { return r.root.RemoveAll(name) }
 
-func (r rooted) mkdir(name string) error { return r.root.MkdirAll(name, 0o700) }
+func (r *rooted) mkdir(name string) error { return r.root.MkdirAll(name, 0o700) }
 
-func (r rooted) syncDir(name string) error {
+func (r *rooted) syncDir(name string) error {
 	d, err := r.root.Open(name)
 	if err != nil {
 		return err
@@ -77,7 +133,7 @@ func (r rooted) syncDir(name string) error {
 	return d.Sync()
 }
 
-func (r rooted) list(name string, yield func(fs.DirEntry) bool) error {
+func (r *rooted) list(name string, yield func(fs.DirEntry) bool) error {
 	d, err := r.root.Open(name)
 	if err != nil {
 		return err

@@ -37,16 +37,42 @@ func (s *Store) start(owner string, k key, size int64, from origin) (*transfer, 
 	}
 	t := s.flights[flight{owner, k}]
 	if t == nil {
-		// The transfer belongs to nobody's request, so it has no caller's
-		// context above it.
-		ctx, stop := context.WithCancelCause(context.Background())
-		t = &transfer{store: s, owner: owner, key: k, from: from, stop: stop, total: size, ready: make(chan struct{})}
-		s.flights[t.flight()] = t
-		s.running.Add(1)
-		go t.run(ctx)
+		var ctx context.Context
+		t, ctx = newTransfer(s, owner, k, size)
+		t.from = from
+		s.launch(ctx, t)
 	}
 	t.enter()
 	return t, nil
+}
+
+// startLook is start for content that is held, of which it takes ownership: a
+// transfer for everybody, since it asks nobody.
+func (s *Store) startLook(k key, c content) (*transfer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		c.Close()
+		return nil, ErrClosed
+	}
+	t := s.flights[flight{key: k}]
+	if t != nil && t.held.size() == c.size() {
+		c.Close()
+	} else {
+		var ctx context.Context
+		t, ctx = newTransfer(s, "", k, c.size())
+		t.held = c
+		s.launch(ctx, t)
+	}
+	t.enter()
+	return t, nil
+}
+
+// launch makes t the one to join, and runs it. The mutex is held.
+func (s *Store) launch(ctx context.Context, t *transfer) {
+	s.flights[t.flight()] = t
+	s.running.Add(1)
+	go t.run(ctx)
 }
 
 // enter counts a reader. The store's mutex is held, so that a transfer is
@@ -130,7 +156,7 @@ func (s *Store) await(n int) {
 	var since time.Time
 	for _, t := range s.flights {
 		t.mu.Lock()
-		if t.readers == 0 && t.phase > queued && t.phase < complete &&
+		if t.held == nil && t.readers == 0 && t.phase > queued && t.phase < complete &&
 			(longest == nil || t.abandoned.Before(since)) {
 			longest, since = t, t.abandoned
 		}

@@ -69,7 +69,7 @@ func FuzzFetch(f *testing.F) {
 }
 
 func fetchInPieces(t *testing.T, s *Store, data []byte, size int64, from origin, piece int) ([]byte, error) {
-	r, _, err := s.Fetch(t.Context(), owner, digestOf(data), size, from)
+	r, _, err := s.Fetch(t.Context(), owner, digestOf(data), size, 0, -1, from)
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ func waits(ended chan error) origin {
 
 func fetchWaiting(t *testing.T, s *Store, n int, ended chan error) io.ReadCloser {
 	t.Helper()
-	r, _, err := s.Fetch(t.Context(), owner, numbered(n), -1, waits(ended))
+	r, _, err := s.Fetch(t.Context(), owner, numbered(n), -1, 0, -1, waits(ended))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestATransferThatIsReadDoesNotExpire(t *testing.T) {
 func TestAnAbandonedTransferEndsAfterSoManyBytes(t *testing.T) {
 	s := mustOpen(t, Config{limits: smallLimits(func(l *limits) { l.abandonedBytes = 1 << 20 })})
 	from, body, _ := piped(-1)
-	r, _, err := s.Fetch(t.Context(), owner, numbered(1), -1, from)
+	r, _, err := s.Fetch(t.Context(), owner, numbered(1), -1, 0, -1, from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestTransfersAreBoundedAndAbandonedOnesMakeRoom(t *testing.T) {
 		// A third waits for as long as it likes.
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		if _, _, err := s.Fetch(ctx, owner, numbered(2), -1, waits(ended[2])); !errors.Is(err, context.DeadlineExceeded) {
+		if _, _, err := s.Fetch(ctx, owner, numbered(2), -1, 0, -1, waits(ended[2])); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("third: %v", err)
 		}
 		synctest.Wait()

@@ -47,8 +47,12 @@ const (
 	// holdBack is how much of a content's end waits for its digest to hold.
 	holdBack = 64 << 10
 
-	// bufferSize is how much a transfer moves at a time.
-	bufferSize = 512 << 10
+	// maxLooks is how many held contents are hashed at one time.
+	maxLooks = 16
+
+	// maxSeals is how many bytes of tags are remembered, of the content that was
+	// used last: those of some 128 GiB.
+	maxSeals = 8 << 20
 
 	// flushDelay is how long hints gather before they are written together.
 	flushDelay = time.Second
@@ -78,6 +82,7 @@ type limits struct {
 	unsized        int64
 	indexFile      int64
 	pending        int
+	patience       time.Duration
 }
 
 func defaultLimits() limits {
@@ -88,5 +93,6 @@ func defaultLimits() limits {
 		unsized:        MaxUnsized,
 		indexFile:      MaxIndexFile,
 		pending:        MaxPending,
+		patience:       laggardPatience,
 	}
 }

@@ -4,12 +4,15 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // memory is a shelf without a directory. Its bound covers what is held, what
 // arrives, and what readers still hold on to after it was evicted.
 type memory struct {
 	max int64
+
+	serial atomic.Uint64
 
 	mu     sync.Mutex
 	used   int64
@@ -39,7 +42,7 @@ func (m *memory) open(k key) (content, error) {
 }
 
 func (m *memory) draft(k key, size int64) (draft, error) {
-	d := &memoryDraft{memory: m, key: k, total: size, chunks: &chunks{refs: 1}}
+	d := &memoryDraft{memory: m, key: k, total: size, chunks: &chunks{refs: 1, serial: m.serial.Add(1)}}
 	if !m.reserve(d.chunks, contentOverhead) {
 		return nil, errFull
 	}
@@ -110,14 +113,18 @@ func (m *memory) close() error { return nil }
 // chunks is content in memory that only grows, so that what has been written
 // may be read at the same time.
 type chunks struct {
-	cost int64 // under the shelf's mutex
-	refs int   // likewise
+	serial uint64 // tells it from others of its digest
+	cost   int64  // under the shelf's mutex
+	refs   int    // likewise
 
 	mu     sync.RWMutex
 	list   [][]byte
 	starts []int64
 	length int64
 }
+
+// identity is the identity of what does not change.
+func (c *chunks) identity() identity { return identity{ino: c.serial} }
 
 // ReadAt reads across chunks. It implements io.ReaderAt.
 func (c *chunks) ReadAt(p []byte, offset int64) (int, error) {
@@ -171,6 +178,8 @@ type memoryContent struct {
 
 func (c *memoryContent) size() int64 { return c.length }
 
+func (c *memoryContent) identity() (identity, error) { return c.chunks.identity(), nil }
+
 func (c *memoryContent) Close() error {
 	c.memory.mu.Lock()
 	defer c.memory.mu.Unlock()
@@ -207,14 +216,14 @@ func (d *memoryDraft) Write(p []byte) (int, error) {
 // next is the size of the next chunk: what is still to come, but never much
 // more than has come, for the size is somebody's word.
 func (d *memoryDraft) next(need int64) int64 {
-	size := max(need, min(d.length, bufferSize))
+	size := max(need, min(d.length, 2*chunkSize))
 	if rest := d.total - d.length; d.total >= 0 && rest >= need {
 		size = min(size, rest)
 	}
 	return size
 }
 
-func (d *memoryDraft) commit() error {
+func (d *memoryDraft) commit() (identity, error) {
 	m := d.memory
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -223,7 +232,7 @@ func (d *memoryDraft) commit() error {
 	m.held[d.key] = d.chunks
 	m.ledger.note(d.key, d.cost)
 	d.pin = m.ledger.pin(d.key)
-	return nil
+	return d.identity(), nil
 }
 
 func (d *memoryDraft) discard() {}

@@ -2,70 +2,64 @@ package store
 
 import (
 	"context"
-	"crypto/sha256"
-	"hash"
 	"io"
 	"sync"
 )
 
-// source yields content in order, unverified.
+// source yields the bytes of a span, in order. It hands out the end of the span
+// only when the whole content has been hashed to its digest by this process.
 type source interface {
-	// read blocks until there is at least one byte, the content's end
-	// (io.EOF), or an error.
-	read(ctx context.Context, p []byte) (int, error)
+	// next blocks until there are bytes, at least one, the span's end (io.EOF),
+	// or an error. The bytes are the source's; they stay as they are until the
+	// next call of next or close.
+	next(ctx context.Context) ([]byte, error)
 
-	// size returns the content's size, -1 when it is not known yet.
-	size() int64
-
-	// mismatch is told what the content hashed to and returns the error for
-	// it. got is meaningless when length exceeds the size.
-	mismatch(got key, length int64) error
-
-	// close lets go of what the source holds. No read runs then.
+	// close lets go of what the source holds. No next runs then.
 	close()
 }
 
-// reader hashes every byte that it hands out, and hands out the last of them
-// only when the whole content has hashed to its digest.
+// reader hands out what a source yields.
 //
-// Read belongs to one goroutine; Close may be called from any and ends a Read
-// that waits.
+// Read and WriteTo belong to one goroutine; Close may be called from any and
+// ends one that waits for content.
 type reader struct {
-	key    key
-	next   func(p []byte) (int, error) // src.read under the context of the call that opened the reader
+	next   func() ([]byte, error) // src.next under the context of the call that opened the reader
 	cancel context.CancelFunc
 	over   func() error // why there is no use in reading on
+	held   bool
 
-	mu       sync.Mutex
-	src      source // nil when nothing more is to be read
-	hash     hash.Hash
-	received int64
-	window   []byte // received, and not handed out
-	room     []byte // what window is a part of
-	verified bool
-	err      error // what comes after the window
+	mu    sync.Mutex
+	src   source // nil when nothing more is to be read
+	piece []byte // yielded, and not handed out
+	err   error  // what comes after the piece
 }
 
 // newReader takes ownership of src, which is read under ctx. cancel ends ctx.
-func newReader(ctx context.Context, cancel context.CancelFunc, k key, src source) *reader {
+// held says that the content was there before it was asked for.
+func newReader(ctx context.Context, cancel context.CancelFunc, src source, held bool) *reader {
 	return &reader{
-		key:    k,
-		next:   func(p []byte) (int, error) { return src.read(ctx, p) },
+		next:   func() ([]byte, error) { return src.next(ctx) },
 		over:   func() error { return context.Cause(ctx) },
 		cancel: cancel,
 		src:    src,
-		hash:   sha256.New(),
+		held:   held,
 	}
 }
 
-// verifiedReader returns a reader of data, which has hashed to its digest.
-func verifiedReader(data []byte) *reader {
+// verifiedReader returns a reader of a span of data, which has hashed to its
+// digest.
+func verifiedReader(data []byte, part span) *reader {
+	stop := part.stop(int64(len(data)))
+	first := min(max(part.first, 0), stop)
 	return &reader{
-		window: data, verified: true, err: io.EOF,
+		piece: data[first:stop], err: io.EOF, held: true,
 		over:   func() error { return nil },
 		cancel: func() {},
 	}
 }
+
+// Held reports whether the content was there before it was asked for.
+func (r *reader) Held() bool { return r.held }
 
 // Read implements io.Reader. After an error that is not io.EOF what has been
 // handed out must be thrown away: the content is not what it was asked for.
@@ -75,109 +69,61 @@ func (r *reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if err := r.fill(); err != nil {
+		return 0, err
+	}
+	n := copy(p, r.piece)
+	r.piece = r.piece[n:]
+	return n, nil
+}
+
+// WriteTo implements io.WriterTo, without another copy of the bytes.
+func (r *reader) WriteTo(w io.Writer) (int64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var written int64
 	for {
-		if n := r.handOut(p); n > 0 {
-			return n, nil
+		if err := r.fill(); err == io.EOF {
+			return written, nil
+		} else if err != nil {
+			return written, err
 		}
-		if r.err != nil {
-			return 0, r.err
-		}
-		if err := r.over(); err != nil {
-			return 0, r.end(err)
-		}
-		if n := r.pass(p); n > 0 {
-			return n, nil
+		n, err := w.Write(r.piece)
+		written += int64(n)
+		r.piece = r.piece[n:]
+		if err != nil {
+			return written, err
 		}
 	}
 }
 
-// handOut copies what may be seen from the window.
-func (r *reader) handOut(p []byte) int {
-	free := len(r.window)
-	if !r.verified {
-		free -= holdBack
+// fill makes sure that there is a piece, or returns why there is none.
+func (r *reader) fill() error {
+	if len(r.piece) > 0 {
+		return nil
 	}
-	if free <= 0 {
-		return 0
+	if r.err != nil {
+		return r.err
 	}
-	n := copy(p, r.window[:free])
-	r.window = r.window[n:]
-	return n
-}
-
-// pass receives more: straight into p as long as the end is known to be far,
-// and into the window otherwise.
-func (r *reader) pass(p []byte) int {
-	total := r.src.size()
-	if far := total - holdBack - r.received; total >= 0 && far > 0 && len(r.window) == 0 {
-		return r.receive(p[:min(int64(len(p)), far)])
+	if err := r.over(); err != nil {
+		return r.end(err)
 	}
-	r.makeRoom(total)
-	used := len(r.window)
-	if used == len(r.room) {
-		r.end(r.src.mismatch(r.sum(), r.received)) // there is more than the size
-		return 0
+	piece, err := r.next()
+	if err != nil {
+		return r.end(err)
 	}
-	n := r.receive(r.room[used:])
-	if r.err == nil || r.verified {
-		r.window = r.room[:used+n]
-	}
-	return 0
-}
-
-// makeRoom gets the window a place to grow: of the end's size and one byte,
-// so that too much is noticed, or a sliding one when the size is not known.
-func (r *reader) makeRoom(total int64) {
-	if r.room == nil {
-		size := int64(2 * holdBack)
-		if total >= 0 {
-			size = max(total-r.received, 0) + 1
-		}
-		r.room = make([]byte, size)
-	}
-	copy(r.room, r.window)
-	r.window = r.room[:len(r.window)]
-}
-
-// receive reads and hashes. It settles the reader when the content ends.
-func (r *reader) receive(p []byte) int {
-	n, err := r.next(p)
-	r.hash.Write(p[:n])
-	r.received += int64(n)
-	switch {
-	case err == nil:
-	case err == io.EOF:
-		if got := r.sum(); got != r.key {
-			r.end(r.src.mismatch(got, r.received))
-			return 0
-		}
-		r.verified = true
-		r.finish(io.EOF)
-	default:
-		r.end(err)
-		return 0
-	}
-	return n
-}
-
-func (r *reader) sum() (got key) {
-	r.hash.Sum(got[:0])
-	return got
+	r.piece = piece
+	return nil
 }
 
 // end makes err all that is left to read.
 func (r *reader) end(err error) error {
-	r.window, r.room, r.verified = nil, nil, false
-	r.finish(err)
-	return err
-}
-
-func (r *reader) finish(err error) {
-	r.err = err
+	r.piece, r.err = nil, err
 	if r.src != nil {
 		r.src.close()
 		r.src = nil
 	}
+	return err
 }
 
 // Close implements io.Closer. It never fails and stops nobody else.

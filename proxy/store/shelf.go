@@ -34,6 +34,10 @@ type content interface {
 	io.ReaderAt
 	io.Closer
 	size() int64
+
+	// identity tells, now, whether the content is in the state that another
+	// identity was of.
+	identity() (identity, error)
 }
 
 // draft is content that is being written. Write appends; what has been written
@@ -44,9 +48,9 @@ type draft interface {
 	io.ReaderAt
 	io.Closer
 
-	// commit makes the draft visible under its key, durably. It stays readable
-	// until Close.
-	commit() error
+	// commit makes the draft visible under its key, and durable soon; it
+	// returns the identity of what lies there. It stays readable until Close.
+	commit() (identity, error)
 
 	// discard gives the draft up. It stays readable until Close.
 	discard()

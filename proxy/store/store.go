@@ -81,8 +81,11 @@ type Store struct {
 	log    *slog.Logger
 	limits limits
 
-	slots   chan struct{} // one for each running transfer
-	buffers sync.Pool     // of *[]byte, bufferSize each
+	slots   chan struct{} // one for each running transfer from an origin
+	looks   chan struct{} // one for each look at what is held
+	tagger  tagger
+	seals   *seals
+	buffers buffers
 	running sync.WaitGroup
 
 	mu      sync.Mutex
@@ -115,8 +118,13 @@ func Open(config Config) (*Store, error) {
 		log:     config.Logger,
 		limits:  config.limits,
 		slots:   make(chan struct{}, config.limits.transfers),
-		buffers: sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }},
+		looks:   make(chan struct{}, maxLooks),
+		seals:   newSeals(maxSeals),
 		flights: make(map[flight]*transfer),
+	}
+	var err error
+	if s.tagger, err = newTagger(); err != nil {
+		return nil, err
 	}
 	if config.Directory == "" {
 		s.shelf = newMemory(config.MaxMemory)
@@ -198,13 +206,4 @@ func (s *Store) holds(k key) bool {
 	}
 	c.Close()
 	return true
-}
-
-// buffer returns what a transfer of size needs, and how to give it back.
-func (s *Store) buffer(size int64) ([]byte, func()) {
-	if size >= 0 && size < bufferSize/8 {
-		return make([]byte, size+1), func() {}
-	}
-	b := s.buffers.Get().(*[]byte)
-	return *b, func() { s.buffers.Put(b) }
 }

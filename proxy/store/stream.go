@@ -144,3 +144,5 @@ func (s *stream) close() {
 	}
 	s.body = nil
 }
+
+func (s *stream) size() int64 { return s.total }

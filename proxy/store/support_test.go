@@ -82,7 +82,7 @@ const owner = "ghcr.io/acme/web"
 
 func mustFetch(t *testing.T, s *Store, data []byte, from origin) {
 	t.Helper()
-	r, size, err := s.Fetch(t.Context(), owner, digestOf(data), int64(len(data)), from)
+	r, size, err := s.Fetch(t.Context(), owner, digestOf(data), int64(len(data)), 0, -1, from)
 	if err != nil {
 		t.Fatalf("fetch: %v", err)
 	}

@@ -2,9 +2,7 @@ package store
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
-	"hash"
 	"io"
 	"runtime/debug"
 	"sync"
@@ -18,13 +16,19 @@ const (
 	queued   phase = iota // waits for its turn
 	opening               // asks the upstream
 	arriving              // bytes come; readers may be there
-	complete              // the digest held; being committed
+	complete              // the digest held
 	failed                // err says why
 )
 
-// transfer brings one content into the store, for all who want it, in a
-// goroutine of its own. Bytes are published to readers as soon as they are
-// written and before they are hashed: each reader hashes them itself.
+// transfer is one pass over a content in which it is hashed, for all who read it
+// meanwhile, in goroutines of its own: as it arrives from its origin, or, with
+// held set, as it lies on the shelf and this process has not seen it yet.
+//
+// Bytes are published to readers as soon as they are there, before they are
+// hashed. Readers near the front take them from memory, from the window of
+// latest chunks; others read them back from the medium and compare the tags that
+// were made of the very bytes that were hashed. The end is handed out when the
+// digest holds, so nobody needs to hash again.
 //
 // The store's mutex guards membership (who may still join), the transfer's own
 // mutex all else; the store's is taken first.
@@ -32,47 +36,65 @@ type transfer struct {
 	store *Store
 	owner string
 	key   key
-	from  origin
+	from  origin  // nil with held
+	held  content // nil with from
 	stop  context.CancelCauseFunc
 	ready chan struct{} // closed when the phase has left opening
+	ended chan struct{} // closed when the goroutines have ended
 
-	mu      sync.Mutex
-	phase   phase
-	err     error
-	draft   draft
-	total   int64 // -1 as long as it is unknown
-	written int64
-	changed chan struct{} // nil unless somebody waits
+	mu        sync.Mutex
+	phase     phase
+	err       error
+	total     int64 // -1 as long as it is unknown
+	published int64
+	window    []*chunk // the latest chunks, consecutive; the last may still grow
+	tags      []tag    // of the chunks that are hashed
+	readable  int      // how many of them can be read back
+	medium    medium   // where chunks can be read back; nil before there is one
+	draft     draft    // medium, while what arrives is kept; nil otherwise
+	changed   chan struct{}
 
+	followers map[*follower]struct{}
 	readers   int
-	done      bool // the goroutine has ended
+	done      bool // the goroutines have ended
 	abandoned time.Time
-	mark      int64 // written when the last reader left
+	mark      int64 // published when the last reader left
 	timer     *time.Timer
 }
 
-// progress is one consistent view of a transfer.
-type progress struct {
-	phase   phase
-	err     error
-	total   int64
-	written int64
+// medium is where a transfer's chunks can be read back.
+type medium interface {
+	io.ReaderAt
+	io.Closer
+}
+
+func newTransfer(s *Store, owner string, k key, total int64) (*transfer, context.Context) {
+	// The transfer belongs to nobody's request, so it has no caller's context
+	// above it.
+	ctx, stop := context.WithCancelCause(context.Background())
+	return &transfer{
+		store: s, owner: owner, key: k, stop: stop, total: total,
+		ready: make(chan struct{}), ended: make(chan struct{}),
+		followers: make(map[*follower]struct{}),
+	}, ctx
 }
 
 func (t *transfer) flight() flight { return flight{t.owner, t.key} }
 
-// watch returns the progress and a channel that is closed when there is more.
-func (t *transfer) watch() (progress, <-chan struct{}) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// watch returns a channel that is closed at the next change. The mutex is held.
+func (t *transfer) watch() <-chan struct{} {
 	if t.changed == nil {
 		t.changed = make(chan struct{})
 	}
-	return t.progress(), t.changed
+	return t.changed
 }
 
-func (t *transfer) progress() progress {
-	return progress{phase: t.phase, err: t.err, total: t.total, written: t.written}
+// wake tells all who watch of a change. The mutex is held.
+func (t *transfer) wake() {
+	if t.changed != nil {
+		close(t.changed)
+		t.changed = nil
+	}
 }
 
 // update changes the transfer under its mutex and wakes all who watch.
@@ -84,10 +106,7 @@ func (t *transfer) update(change func()) {
 	if before <= opening && t.phase > opening {
 		close(t.ready)
 	}
-	if t.changed != nil {
-		close(t.changed)
-		t.changed = nil
-	}
+	t.wake()
 }
 
 // run is the transfer's goroutine. A panic, which could only come from the
@@ -101,14 +120,17 @@ func (t *transfer) run(ctx context.Context) {
 				t.store.log.Error("transfer panicked", "digest", t.key.String(), "panic", p, "stack", string(debug.Stack()))
 			}
 		}()
-		return t.carry(ctx)
+		if t.held != nil {
+			return t.look(ctx)
+		}
+		return t.fetch(ctx)
 	}()
 	t.finish(err)
 }
 
-// carry does the work of run and returns nil when the content has arrived,
-// whole and right. Whether it could be committed is no reader's concern.
-func (t *transfer) carry(ctx context.Context) error {
+// fetch brings the content from its origin. It returns nil when that has
+// arrived, whole and right; whether it could be kept is no reader's concern.
+func (t *transfer) fetch(ctx context.Context) error {
 	if err := t.store.acquire(ctx, t); err != nil {
 		return err
 	}
@@ -120,7 +142,7 @@ func (t *transfer) carry(ctx context.Context) error {
 	if err != nil {
 		return t.divert(err)
 	}
-	t.update(func() { t.draft = d })
+	t.update(func() { t.draft, t.medium = d, d })
 	up := newStream(t.key, t.from, t.total, 0)
 	defer up.close()
 	if err := up.open(ctx); err != nil {
@@ -130,70 +152,50 @@ func (t *transfer) carry(ctx context.Context) error {
 		return t.divert(errFull)
 	}
 	t.update(func() { t.phase, t.total = arriving, up.total })
-	return t.copy(ctx, up)
-}
-
-// copy moves the content from the stream to the draft and commits it.
-func (t *transfer) copy(ctx context.Context, up *stream) error {
-	buf, free := t.store.buffer(up.total)
-	defer free()
-	h := sha256.New()
-	for {
-		n, err := up.read(ctx, buf)
-		if n > 0 {
-			if _, err := t.draft.Write(buf[:n]); err != nil {
-				return t.divert(err)
-			}
-			t.publish(int64(n), up.total)
-			h.Write(buf[:n])
-		}
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if err := t.check(h); err != nil {
+	got, err := t.pass(ctx, up)
+	if err != nil {
 		return err
 	}
-	t.update(func() { t.phase, t.total = complete, t.written })
-	if err := t.draft.commit(); err != nil {
-		t.store.log.Warn("content could not be kept", "digest", t.key.String(), "error", err)
-	}
-	return nil
-}
-
-// publish tells readers of n bytes more.
-func (t *transfer) publish(n, total int64) {
-	spent := false
-	t.update(func() {
-		t.written += n
-		t.total = total
-		spent = t.readers == 0 && t.written-t.mark > t.store.limits.abandonedBytes
-	})
-	if spent {
-		t.store.expire(t)
-	}
-}
-
-// check compares what was hashed with the digest.
-func (t *transfer) check(h hash.Hash) error {
-	var got key
-	h.Sum(got[:0])
 	if got != t.key {
-		return &MismatchError{Digest: t.key.digest(), Got: got.digest(), Size: t.total, Length: t.written}
+		return &MismatchError{Digest: t.key.digest(), Got: got.digest(), Size: t.total, Length: t.published}
 	}
+	t.update(func() { t.phase, t.total = complete, t.published })
+	t.keep()
 	return nil
+}
+
+// keep makes what has arrived visible, unless it could not be written.
+func (t *transfer) keep() {
+	d := t.draft
+	if d == nil {
+		return
+	}
+	id, err := d.commit()
+	if err != nil {
+		t.store.log.Warn("content could not be kept", "digest", t.key.String(), "error", err)
+		return
+	}
+	t.seal(id)
+}
+
+// seal lets what has been hashed be known again.
+func (t *transfer) seal(id identity) {
+	if t.total > holdBack {
+		t.store.seals.set(t.key, id, t.total, t.tags)
+	}
 }
 
 // divert is the error that makes each reader go on with a transfer of its own,
-// because this one cannot be kept.
+// because this one cannot be kept. Nothing has been published yet.
 func (t *transfer) divert(why error) error {
+	t.complain(why)
+	return errDiverted
+}
+
+func (t *transfer) complain(why error) {
 	if why != errFull {
 		t.store.log.Warn("content cannot be kept and is passed through", "digest", t.key.String(), "error", why)
 	}
-	return errDiverted
 }
 
 // finish settles the transfer: nobody joins it any more, and what did not
@@ -214,6 +216,7 @@ func (t *transfer) finish(err error) {
 		t.closeUnused()
 	})
 	t.stop(nil)
+	close(t.ended)
 }
 
 // leave is called once by each reader that joined.
@@ -223,7 +226,7 @@ func (t *transfer) leave() {
 	t.readers--
 	if t.readers == 0 && !t.done && t.phase < complete {
 		last = true
-		t.mark = t.written
+		t.mark = t.published
 		t.abandoned = time.Now()
 		t.timer = time.AfterFunc(t.store.limits.abandonedTime, func() { t.store.expire(t) })
 	}
@@ -234,12 +237,17 @@ func (t *transfer) leave() {
 	}
 }
 
-// closeUnused closes the draft when neither the goroutine nor a reader needs
-// it any more.
+// closeUnused lets go of what neither the goroutines nor a reader need any more.
 func (t *transfer) closeUnused() {
-	if t.done && t.readers == 0 && t.draft != nil {
-		t.draft.Close()
-		t.draft = nil
+	if !t.done || t.readers > 0 {
+		return
+	}
+	for len(t.window) > 0 {
+		t.shift()
+	}
+	if t.medium != nil {
+		t.medium.Close()
+		t.medium, t.draft = nil, nil
 	}
 }
 

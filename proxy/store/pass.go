@@ -1,0 +1,241 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"time"
+)
+
+// Bounds of what one transfer holds in memory.
+const (
+	// keptChunks is how many chunks stay in the window after they were hashed:
+	// for readers that are a little behind, and because the end that is held back
+	// may begin in the last but one.
+	keptChunks = 2
+	// laggardPatience is how long what cannot be written to the medium waits for
+	// a reader that does not come on, before that one is left behind.
+	laggardPatience = 10 * time.Second
+)
+
+// chunk is one chunk of content in memory. Its length grows while it is filled,
+// under the transfer's mutex; bytes below the length do not change.
+type chunk struct {
+	index int64
+	data  []byte // with room for the whole chunk
+	refs  int    // the window's, and of each reader that is handing it out
+	free  func()
+}
+
+func (c *chunk) start() int64 { return c.index * chunkSize }
+
+func (c *chunk) end() int64 { return c.start() + int64(len(c.data)) }
+
+// feed is what a pass reads from.
+type feed interface {
+	// read returns at least one byte, or an error; io.EOF at the end of the
+	// content.
+	read(ctx context.Context, p []byte) (int, error)
+
+	// size returns the content's size, -1 when it is not known yet.
+	size() int64
+}
+
+// pass moves content from a feed to the readers and the medium, and returns what
+// it hashed to. Reading is one goroutine's, hashing and writing another's.
+func (t *transfer) pass(ctx context.Context, from feed) (key, error) {
+	full := make(chan *chunk, 1)
+	type outcome struct {
+		sum key
+		err error
+	}
+	hashed := make(chan outcome, 1)
+	go func() {
+		var o outcome
+		defer func() {
+			if p := recover(); p != nil {
+				o.err = fmt.Errorf("store: transfer of %s: panic: %v", t.key, p)
+				t.store.log.Error("transfer panicked", "digest", t.key.String(), "panic", p, "stack", string(debug.Stack()))
+				t.stop(o.err)
+			}
+			hashed <- o
+		}()
+		o.sum = t.digest(ctx, full)
+	}()
+	err := func() error {
+		defer close(full) // whatever happens, or the other would wait for ever
+		return t.fill(ctx, from, full)
+	}()
+	o := <-hashed
+	if err == nil {
+		err = o.err
+	}
+	return o.sum, err
+}
+
+// fill reads chunk after chunk, publishes bytes as they come, and passes whole
+// chunks on.
+func (t *transfer) fill(ctx context.Context, from feed, full chan<- *chunk) error {
+	var c *chunk
+	for {
+		if c == nil {
+			c = t.grow(from.size())
+		}
+		n, err := from.read(ctx, c.data[len(c.data):cap(c.data)])
+		if n > 0 {
+			t.publish(c, n, from.size())
+		}
+		if len(c.data) == chunkSize || err == io.EOF && len(c.data) > 0 {
+			select {
+			case full <- c:
+				c = nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// grow adds an empty chunk to the window.
+func (t *transfer) grow(total int64) *chunk {
+	room := int64(chunkSize)
+	if total >= 0 {
+		room = min(room, max(total-t.published, 0)+1) // too much must be seen, too
+	}
+	data, free := t.store.buffers.get(room)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := &chunk{index: t.published / chunkSize, data: data[:0], refs: 1, free: free}
+	t.window = append(t.window, c)
+	return c
+}
+
+// publish tells readers of n bytes more in c.
+func (t *transfer) publish(c *chunk, n int, total int64) {
+	t.mu.Lock()
+	c.data = c.data[:len(c.data)+n]
+	t.published += int64(n)
+	t.total = total
+	spent := t.readers == 0 && t.published-t.mark > t.store.limits.abandonedBytes
+	t.wake()
+	t.mu.Unlock()
+	if spent {
+		t.store.expire(t)
+	}
+}
+
+// digest hashes, tags and writes chunks in their order, and returns the digest
+// of all.
+func (t *transfer) digest(ctx context.Context, full <-chan *chunk) (sum key) {
+	h := sha256.New()
+	for c := range full {
+		t.write(c)
+		h.Write(c.data)
+		t.settle(ctx, c, t.store.tagger.tag(t.key, c.index, c.data))
+	}
+	h.Sum(sum[:0])
+	return sum
+}
+
+// write writes a chunk to the draft. When it cannot, what arrives is not kept,
+// and passes through memory alone: nobody joins any more, since the beginning
+// will be gone.
+func (t *transfer) write(c *chunk) {
+	d := t.draft // which only this goroutine and the end of the transfer change
+	if d == nil {
+		return
+	}
+	if _, err := d.Write(c.data); err != nil {
+		t.complain(err)
+		t.store.retire(t)
+		t.update(func() { t.draft = nil })
+		d.discard()
+	}
+}
+
+// kept reports whether the chunk in hand can be read back later. The mutex is
+// held.
+func (t *transfer) kept() bool { return t.held != nil || t.draft != nil }
+
+// settle notes the tag of a chunk and lets go of chunks that readers can read
+// back. While there is nowhere to read them back from, it waits for the readers,
+// which slows the transfer down to their pace.
+func (t *transfer) settle(ctx context.Context, c *chunk, made tag) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tags = append(t.tags, made)
+	if t.kept() {
+		t.readable = len(t.tags)
+	}
+	t.wake()
+	var patience <-chan time.Time
+	for len(t.window) > 0 && t.window[0].index+keptChunks <= c.index {
+		if t.kept() || !t.behind(t.window[0].end()) {
+			t.shift()
+			continue
+		}
+		if patience == nil {
+			timer := time.NewTimer(t.store.limits.patience)
+			defer timer.Stop()
+			patience = timer.C
+		}
+		changed := t.watch()
+		t.mu.Unlock()
+		late := false
+		select {
+		case <-changed:
+		case <-patience:
+			late = true
+		case <-ctx.Done():
+			late = true
+		}
+		t.mu.Lock()
+		if late {
+			t.shift()
+		}
+	}
+}
+
+// behind reports whether a reader may have bytes before offset that it has not
+// taken. Who waits for the digest to hold is not waited for.
+func (t *transfer) behind(offset int64) bool {
+	for f := range t.followers {
+		if f.offset < offset && f.offset < f.part.free(t.published, f.total()) {
+			return true
+		}
+	}
+	return false
+}
+
+// shift takes the oldest chunk from the window. The mutex is held.
+func (t *transfer) shift() {
+	t.release(t.window[0])
+	t.window[0] = nil
+	t.window = t.window[1:]
+}
+
+// release undoes one reference to a chunk. The mutex is held.
+func (t *transfer) release(c *chunk) {
+	c.refs--
+	if c.refs == 0 {
+		c.free()
+	}
+}
+
+// at returns the chunk in the window that holds the byte at offset, or nil.
+func (t *transfer) at(offset int64) *chunk {
+	for _, c := range t.window {
+		if c.start() <= offset && offset < c.end() {
+			return c
+		}
+	}
+	return nil
+}

@@ -1,0 +1,276 @@
+package store
+
+import (
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path"
+	"sync"
+	"time"
+)
+
+// roster knows how large the contents of a directory are, and when each was last
+// used, without holding more of it in memory than has changed within the last
+// second. For content the file system is the truth; what the roster says of it
+// only decides what is evicted.
+//
+// News waits in memory and is written together. The file is marked as open while
+// it is, so that after a crash it is compared with the directory.
+type roster struct {
+	root *os.Root
+	log  *slog.Logger
+	kick chan struct{} // there is news
+	full chan struct{} // and much of it
+
+	news struct {
+		sync.Mutex
+		of   map[key]news
+		lost bool // there was too much of it
+	}
+
+	mu    sync.Mutex
+	slots *slotFile // nil: there is none that works
+	told  bool      // that something is wrong
+}
+
+// news is what happened to a content last.
+type news struct {
+	size int64 // -1: it is gone
+	used time.Time
+}
+
+const (
+	rosterFile = "roster"
+	// maxNews is how much news may wait.
+	maxNews = 1 << 14
+	// newsDelay is how long news gathers before it is written together.
+	newsDelay = time.Second
+)
+
+// openRoster opens the roster of a directory; survey says that it has to be
+// compared with what is there. Without a file nothing is evicted.
+func openRoster(root *os.Root, log *slog.Logger) (r *roster, survey bool) {
+	r = &roster{root: root, log: log, kick: make(chan struct{}, 1), full: make(chan struct{}, 1)}
+	r.news.of = make(map[key]news)
+	if err := r.open(); err != nil {
+		r.warn("the roster cannot be opened; nothing will be evicted", err)
+		return r, false
+	}
+	survey = !r.slots.clean
+	if err := r.slots.save(false); err != nil {
+		r.warn("the roster cannot be written", err)
+	}
+	return r, survey
+}
+
+func (r *roster) open() error {
+	if info, err := r.root.Lstat(rosterFile); err == nil && !info.Mode().IsRegular() {
+		if err := r.root.RemoveAll(rosterFile); err != nil {
+			return err
+		}
+	}
+	file, err := r.root.OpenFile(rosterFile, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	if r.slots, err = openSlotFile(file); err != nil {
+		file.Close()
+	}
+	return err
+}
+
+// warn tells of the first of several failures.
+func (r *roster) warn(message string, err error) {
+	if !r.told {
+		r.log.Warn(message, "error", err)
+	}
+	r.told = true
+}
+
+// note hears that k is held, of this size, and was used now; of size -1, that it
+// is gone. It does not wait for the file.
+func (r *roster) note(k key, size int64) {
+	r.news.Lock()
+	_, known := r.news.of[k]
+	if known || len(r.news.of) < maxNews {
+		r.news.of[k] = news{size, time.Now()}
+	} else {
+		r.news.lost = true
+	}
+	waiting := len(r.news.of)
+	r.news.Unlock()
+	if !known && waiting == 1 {
+		signal(r.kick)
+	}
+	if !known && waiting == maxNews/2 {
+		signal(r.full)
+	}
+}
+
+// signal wakes who waits for c, now or next.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// settle writes what news there is. The mutex is held.
+func (r *roster) settle() {
+	r.news.Lock()
+	var all map[key]news
+	if len(r.news.of) > 0 {
+		all, r.news.of = r.news.of, make(map[key]news)
+	}
+	if r.news.lost && r.slots != nil {
+		r.slots.damaged = true // what is not known will be found by a survey
+	}
+	r.news.Unlock()
+	for k, n := range all {
+		if n.size < 0 {
+			r.do(func() error { return r.slots.remove(k) })
+		} else {
+			r.set(record{key: k, size: n.size, used: n.used.UnixNano()}, false)
+		}
+	}
+}
+
+// do does something with the table, if there is one.
+func (r *roster) do(f func() error) {
+	if r.slots == nil {
+		return
+	}
+	if err := f(); err != nil {
+		r.slots.damaged = true
+		r.warn("the roster fails", err)
+	}
+}
+
+// set records one content, in a larger table if need be.
+func (r *roster) set(rec record, recall bool) {
+	r.do(func() error {
+		err := r.slots.set(rec, recall)
+		if !errors.Is(err, errOverflow) && !r.slots.crowded() {
+			return err
+		}
+		if grown := r.grow(); grown != nil {
+			return errors.Join(err, grown)
+		}
+		if err != nil {
+			err = r.slots.set(rec, recall)
+		}
+		return err
+	})
+}
+
+// grow replaces the table by one that is twice as large.
+func (r *roster) grow() error {
+	name := path.Join(tempDir, rosterFile)
+	if err := r.root.RemoveAll(name); err != nil {
+		return err
+	}
+	file, err := r.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	larger, err := r.slots.double(file)
+	if err == nil {
+		err = r.root.Rename(name, rosterFile)
+	}
+	if err != nil {
+		return errors.Join(err, file.Close(), r.root.RemoveAll(name))
+	}
+	larger.damaged = r.slots.damaged
+	r.slots.file.Close()
+	r.slots = larger
+	return nil
+}
+
+// totals returns what is held.
+func (r *roster) totals() (bytes, count int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.settle()
+	if r.slots == nil {
+		return 0, 0
+	}
+	return r.slots.bytes, r.slots.count
+}
+
+// oldest returns what was used longest ago, among what is not in use.
+func (r *roster) oldest(inUse func(key) bool) (found record, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.do(func() (err error) {
+		found, ok, err = r.slots.oldest(inUse)
+		return err
+	})
+	return found, ok
+}
+
+// beginSurvey counts what the roster holds, and from now on tells what is seen
+// from what is not.
+func (r *roster) beginSurvey() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.do(func() error {
+		r.slots.generation++
+		r.slots.damaged = false
+		return r.slots.recount()
+	})
+}
+
+// recall hears what a survey has found.
+func (r *roster) recall(found []record) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.settle()
+	for _, rec := range found {
+		r.set(rec, true)
+	}
+}
+
+// doubt makes sure that there is a survey after the next start.
+func (r *roster) doubt() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.slots != nil {
+		r.slots.damaged = true
+	}
+}
+
+// endSurvey forgets what was not seen. It reports false when it is not done yet.
+func (r *roster) endSurvey(from int64) (next int64, more bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.settle()
+	const step = 256
+	for range step {
+		if r.slots == nil || from >= r.slots.pages {
+			return from, false
+		}
+		r.do(func() error { return r.slots.sweep(from) })
+		from++
+	}
+	return from, true
+}
+
+func (r *roster) close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.settle()
+	if r.slots == nil {
+		return nil
+	}
+	var err error
+	if !r.slots.damaged {
+		err = r.slots.save(true)
+	}
+	err = errors.Join(err, r.slots.file.Close())
+	r.slots = nil
+	if errors.Is(err, fs.ErrClosed) {
+		return nil
+	}
+	return err
+}

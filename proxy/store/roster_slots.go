@@ -1,0 +1,342 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math/rand/v2"
+	"os"
+)
+
+// The roster's file: a page that says how many pages follow, and pages of slots.
+// A record is in the page that its key says, in any slot of that page. Numbers
+// are little-endian.
+//
+//	header  magic 16, pages 8, generation 8, bytes 8, count 8, clean 1, CRC-32C of these 4
+//	slot    key 32, size 8, used 8, generation 8, zero 4, CRC-32C of these 4
+const (
+	pageSize     = 4096
+	slotSize     = 64
+	slotsPerPage = pageSize / slotSize
+
+	rosterMagic = "vidimus roster1\n"
+	headerSize  = len(rosterMagic) + 4*8 + 1
+
+	// minPages is the size of a new table.
+	minPages = 16
+	// fullAt is how many of a page's slots are taken on the average when the
+	// table is doubled; above it single pages begin to overflow.
+	fullAt = slotsPerPage / 2
+	// allPages is up to what size a table is looked through whole for the
+	// record that was used longest ago; above it that of samplePages is taken.
+	allPages    = 64
+	samplePages = 16
+)
+
+// record is what the roster knows of one content.
+type record struct {
+	key        key
+	size       int64
+	used       int64  // ns since 1970
+	generation uint64 // of the last survey that saw it
+}
+
+// slotFile is the roster's file. What a slot holds is checked by its sum; what does
+// not hold counts as free. It belongs to one goroutine at a time.
+type slotFile struct {
+	file       *os.File
+	pages      int64
+	generation uint64
+	bytes      int64 // of all records
+	count      int64
+	clean      bool // the file was closed in order
+	damaged    bool // a slot did not hold: the roster needs a survey
+	page       [pageSize]byte
+}
+
+func castagnoli(data []byte) uint32 {
+	return crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli))
+}
+
+// openSlotFile opens the table in file, or begins it anew when it is none. It is
+// not clean until it is closed.
+func openSlotFile(file *os.File) (*slotFile, error) {
+	t := &slotFile{file: file}
+	if !t.load() {
+		*t = slotFile{file: file}
+		if err := t.clear(minPages); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// load reads the header and reports whether the file is a table.
+func (t *slotFile) load() bool {
+	header := t.page[:headerSize+4]
+	if n, _ := t.file.ReadAt(header, 0); n < len(header) {
+		return false
+	}
+	if string(header[:len(rosterMagic)]) != rosterMagic || castagnoli(header[:headerSize]) != binary.LittleEndian.Uint32(header[headerSize:]) {
+		return false
+	}
+	numbers := header[len(rosterMagic):]
+	t.pages = int64(binary.LittleEndian.Uint64(numbers))
+	t.generation = binary.LittleEndian.Uint64(numbers[8:])
+	t.bytes = int64(binary.LittleEndian.Uint64(numbers[16:]))
+	t.count = int64(binary.LittleEndian.Uint64(numbers[24:]))
+	t.clean = numbers[32] == 1
+	info, err := t.file.Stat()
+	return err == nil && t.pages >= minPages && t.pages&(t.pages-1) == 0 && info.Size() == (t.pages+1)*pageSize && t.bytes >= 0 && t.count >= 0
+}
+
+// save writes the header.
+func (t *slotFile) save(clean bool) error {
+	header := make([]byte, headerSize+4)
+	copy(header, rosterMagic)
+	numbers := header[len(rosterMagic):]
+	binary.LittleEndian.PutUint64(numbers, uint64(t.pages))
+	binary.LittleEndian.PutUint64(numbers[8:], t.generation)
+	binary.LittleEndian.PutUint64(numbers[16:], uint64(t.bytes))
+	binary.LittleEndian.PutUint64(numbers[24:], uint64(t.count))
+	if clean {
+		numbers[32] = 1
+	}
+	binary.LittleEndian.PutUint32(header[headerSize:], castagnoli(header[:headerSize]))
+	if _, err := t.file.WriteAt(header, 0); err != nil {
+		return fmt.Errorf("write the roster: %w", err)
+	}
+	if err := t.file.Sync(); err != nil {
+		return fmt.Errorf("write the roster: %w", err)
+	}
+	t.clean = clean
+	return nil
+}
+
+// clear makes the file an empty table.
+func (t *slotFile) clear(pages int64) error {
+	t.pages, t.bytes, t.count = pages, 0, 0
+	if err := errors.Join(t.file.Truncate(0), t.file.Truncate((pages+1)*pageSize)); err != nil {
+		return fmt.Errorf("make the roster: %w", err)
+	}
+	return t.save(false)
+}
+
+// home is the page of a key.
+func (t *slotFile) home(k key) int64 {
+	return int64(binary.LittleEndian.Uint64(k[:]) & uint64(t.pages-1))
+}
+
+// read reads page number n.
+func (t *slotFile) read(n int64) error {
+	if _, err := t.file.ReadAt(t.page[:], (n+1)*pageSize); err != nil {
+		return fmt.Errorf("read the roster: %w", err)
+	}
+	return nil
+}
+
+// slot returns what slot i of the page that was read holds.
+func (t *slotFile) slot(i int) (record, bool) {
+	raw := t.page[i*slotSize : (i+1)*slotSize]
+	sum := binary.LittleEndian.Uint32(raw[slotSize-4:])
+	var r record
+	copy(r.key[:], raw)
+	if sum == 0 && r.key == (key{}) {
+		return r, false
+	}
+	if castagnoli(raw[:slotSize-4]) != sum {
+		t.damaged = true
+		return r, false
+	}
+	r.size = int64(binary.LittleEndian.Uint64(raw[32:]))
+	r.used = int64(binary.LittleEndian.Uint64(raw[40:]))
+	r.generation = binary.LittleEndian.Uint64(raw[48:])
+	return r, true
+}
+
+func (r record) encode(raw []byte) {
+	clear(raw)
+	copy(raw, r.key[:])
+	binary.LittleEndian.PutUint64(raw[32:], uint64(r.size))
+	binary.LittleEndian.PutUint64(raw[40:], uint64(r.used))
+	binary.LittleEndian.PutUint64(raw[48:], r.generation)
+	binary.LittleEndian.PutUint32(raw[slotSize-4:], castagnoli(raw[:slotSize-4]))
+}
+
+// find reads the page of k and returns where k is in it, or a free slot; -1 for
+// neither.
+func (t *slotFile) find(k key) (at, free int, r record, err error) {
+	at, free = -1, -1
+	if err := t.read(t.home(k)); err != nil {
+		return at, free, r, err
+	}
+	for i := range slotsPerPage {
+		found, ok := t.slot(i)
+		if ok && found.key == k {
+			return i, free, found, nil
+		}
+		if !ok && free < 0 {
+			free = i
+		}
+	}
+	return at, free, r, nil
+}
+
+// write writes slot i of page n from the page in hand.
+func (t *slotFile) write(n int64, i int) error {
+	raw := t.page[i*slotSize : (i+1)*slotSize]
+	if _, err := t.file.WriteAt(raw, (n+1)*pageSize+int64(i)*slotSize); err != nil {
+		return fmt.Errorf("write the roster: %w", err)
+	}
+	return nil
+}
+
+// errOverflow says that a page is full, and the table has to grow.
+var errOverflow = errors.New("a page of the roster is full")
+
+// set records r, of this generation. With recall it is only what was found to be
+// there: what is known about its use stands.
+func (t *slotFile) set(r record, recall bool) error {
+	at, free, old, err := t.find(r.key)
+	if err != nil {
+		return err
+	}
+	if at < 0 {
+		if at = free; at < 0 {
+			return errOverflow
+		}
+		old = record{}
+		t.count++
+	} else if recall {
+		r.used = old.used
+	}
+	r.generation = t.generation
+	t.bytes += r.size - old.size
+	r.encode(t.page[at*slotSize : (at+1)*slotSize])
+	return t.write(t.home(r.key), at)
+}
+
+// remove forgets k.
+func (t *slotFile) remove(k key) error {
+	at, _, old, err := t.find(k)
+	if err != nil || at < 0 {
+		return err
+	}
+	return t.free(t.home(k), at, old)
+}
+
+// free empties slot i of page n, which is in hand and holds r.
+func (t *slotFile) free(n int64, i int, r record) error {
+	t.count--
+	t.bytes -= r.size
+	clear(t.page[i*slotSize : (i+1)*slotSize])
+	return t.write(n, i)
+}
+
+// each calls yield for the records of page n until it returns false.
+func (t *slotFile) each(n int64, yield func(i int, r record) bool) error {
+	if err := t.read(n); err != nil {
+		return err
+	}
+	for i := range slotsPerPage {
+		if r, ok := t.slot(i); ok && !yield(i, r) {
+			break
+		}
+	}
+	return nil
+}
+
+// recount counts what the table holds.
+func (t *slotFile) recount() error {
+	t.bytes, t.count = 0, 0
+	for n := range t.pages {
+		if err := t.each(n, func(_ int, r record) bool {
+			t.bytes += r.size
+			t.count++
+			return true
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweep forgets the records of page n that the last survey did not see.
+func (t *slotFile) sweep(n int64) error {
+	var failed error
+	err := t.each(n, func(i int, r record) bool {
+		if r.generation != t.generation {
+			failed = t.free(n, i, r)
+		}
+		return failed == nil
+	})
+	return errors.Join(err, failed)
+}
+
+// oldest returns the record that was used longest ago among those that are not
+// in use: of all in a small table, of a sample in a large one, so that the cost
+// does not depend on how much there is.
+func (t *slotFile) oldest(inUse func(key) bool) (oldest record, ok bool, err error) {
+	look := func(n int64) error {
+		return t.each(n, func(_ int, r record) bool {
+			if (!ok || r.used < oldest.used) && !inUse(r.key) {
+				oldest, ok = r, true
+			}
+			return true
+		})
+	}
+	if t.pages <= allPages {
+		for n := range t.pages {
+			if err := look(n); err != nil {
+				return oldest, ok, err
+			}
+		}
+		return oldest, ok, nil
+	}
+	// A table is at least a quarter full, or nearly empty and soon looked
+	// through: pages without a record are no reason to give up.
+	for i := 0; i < samplePages || !ok && i < int(t.pages); i++ {
+		if err := look(rand.Int64N(t.pages)); err != nil {
+			return oldest, ok, err
+		}
+	}
+	return oldest, ok, nil
+}
+
+// crowded reports whether the table should grow.
+func (t *slotFile) crowded() bool { return t.count > t.pages*fullAt }
+
+// double writes a table of twice as many pages to file, which takes the place of
+// the present one. Each page is divided between two.
+func (t *slotFile) double(file *os.File) (*slotFile, error) {
+	larger := &slotFile{file: file, generation: t.generation}
+	if err := larger.clear(2 * t.pages); err != nil {
+		return nil, err
+	}
+	var halves [2][pageSize]byte
+	for n := range t.pages {
+		clear(halves[0][:])
+		clear(halves[1][:])
+		var used [2]int
+		if err := t.each(n, func(_ int, r record) bool {
+			half := 0
+			if larger.home(r.key) != n {
+				half = 1
+			}
+			r.encode(halves[half][used[half]*slotSize : (used[half]+1)*slotSize])
+			used[half]++
+			larger.count++
+			larger.bytes += r.size
+			return true
+		}); err != nil {
+			return nil, err
+		}
+		for half := range int64(2) {
+			if _, err := file.WriteAt(halves[half][:], (n+half*t.pages+1)*pageSize); err != nil {
+				return nil, fmt.Errorf("write the roster: %w", err)
+			}
+		}
+	}
+	return larger, nil
+}
