@@ -90,6 +90,11 @@ type Store interface {
 	// before it was asked for.
 	Fetch(ctx context.Context, owner string, digest v1.Hash, size, first, end int64, from func(ctx context.Context, offset int64) (io.ReadCloser, int64, error)) (io.ReadCloser, int64, error)
 
+	// Prefetch is Fetch of all of a content without a reader. It returns when the
+	// content is held, or why it is not; when ctx ends, the transfer ends too
+	// unless somebody reads it.
+	Prefetch(ctx context.Context, owner string, digest v1.Hash, size int64, from func(ctx context.Context, offset int64) (io.ReadCloser, int64, error)) error
+
 	// Put stores content whose digest the caller has computed; it is hashed
 	// again.
 	Put(ctx context.Context, digest v1.Hash, content []byte) error

@@ -59,6 +59,39 @@ func (s *Store) Fetch(ctx context.Context, owner string, digest v1.Hash, size, f
 	return s.passThrough(ctx, k, size, from, part)
 }
 
+// Prefetch is Fetch without a reader: it returns when the content is held, or
+// why it is not. When ctx ends the transfer ends too, unless somebody reads it
+// by then. Content that cannot be kept is not fetched.
+func (s *Store) Prefetch(ctx context.Context, owner string, digest v1.Hash, size int64, from func(ctx context.Context, offset int64) (io.ReadCloser, int64, error)) error {
+	k, err := s.check(ctx, digest)
+	if err != nil {
+		return err
+	}
+	if s.holds(k) {
+		return nil
+	}
+	if !s.shelf.takes(size) {
+		return ErrTooLarge
+	}
+	t, err := s.start(owner, k, max(size, -1), from)
+	if err != nil {
+		return err
+	}
+	defer s.expire(t) // when nobody else reads it
+	defer t.leave()
+	select {
+	case <-t.ended:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if errors.Is(t.err, errHeld) {
+		return nil
+	}
+	return t.err
+}
+
 // fetch is one attempt of Fetch. It returns errHeld when another is due, since
 // the content came to be held while it was looked for.
 func (s *Store) fetch(ctx context.Context, owner string, k key, size int64, from origin, part span) (io.ReadCloser, int64, error) {

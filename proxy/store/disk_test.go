@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -176,21 +177,35 @@ func TestAFileThatIsCutWhileItIsReadIsCompletedFromTheUpstream(t *testing.T) {
 
 func TestARottenFileThatWasReplacedMeanwhileStays(t *testing.T) {
 	dir := t.TempDir()
-	s := mustOpen(t, Config{Directory: dir})
+	read := make(chan struct{})
+	var block atomic.Bool
+	s := mustOpen(t, Config{Directory: dir, files: func(under files) files {
+		return &faulty{files: under, fault: func(op, _ string) (bool, error) {
+			if op == "read" && block.Load() {
+				<-read
+			}
+			return true, nil
+		}}
+	}})
 	data := sample(1, 300<<10)
 	mustStore(t, s, data)
-	if err := os.WriteFile(pathOf(dir, digestOf(data)), sample(2, len(data)), 0o600); err != nil {
+	at := pathOf(dir, digestOf(data))
+	if err := os.WriteFile(at, sample(2, len(data)), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	block.Store(true)
 	late, _, err := s.Open(t.Context(), digestOf(data))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer late.Close()
-	if _, err := readFetch(t, s, data, -1, forbidden(t)); !errors.Is(err, ErrRotten) {
+	if err := os.WriteFile(at+".new", data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	mustStore(t, s, data)
+	if err := os.Rename(at+".new", at); err != nil {
+		t.Fatal(err)
+	}
+	close(read)
 	if _, err := io.ReadAll(late); !errors.Is(err, ErrRotten) {
 		t.Errorf("the reader of the rotten file: %v", err)
 	}

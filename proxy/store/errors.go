@@ -22,8 +22,8 @@ var (
 	// ErrInUse is returned by Open when another process has the directory.
 	ErrInUse = errors.New("store: the directory is in use by another process")
 
-	// ErrTooLarge is returned by Put for content that the store is too small
-	// to keep.
+	// ErrTooLarge is returned by Put and Prefetch for content that the store is
+	// too small to keep.
 	ErrTooLarge = errors.New("store: content is larger than this store keeps")
 )
 
