@@ -30,7 +30,7 @@ func TestExactRequests(t *testing.T) {
 		return method + v2 + "blobs/" + lying.Digest(content).String()
 	}
 	cold := func(signature lying.Content, reference string) []string {
-		return []string{ // five: nothing in the protocol takes fewer
+		return []string{ // five, and the signature tag of old
 			manifest + reference, manifest + tag(image.Digest()), blob("GET", signature.Blobs[1]),
 			blob("GET", image.Blobs[0]), blob("GET", layer),
 		}
@@ -40,6 +40,20 @@ func TestExactRequests(t *testing.T) {
 		w.up.Push("acme/web", image, "v1")
 		return w, w.up.Sign("acme/web", image.Digest(), w.key)
 	}
+	t.Run("both signature tags are looked up at once", func(t *testing.T) {
+		w, _ := begin(t)
+		sig, legacy := lying.Manifest("acme/web", tag(image.Digest())), lying.Manifest("acme/web", lying.LegacyTag(image.Digest()))
+		held := make(chan struct{})
+		w.up.Lie(sig, lying.Hang(held))
+		together(t, 1, func() { served(t, w.get(manifestPath(web, "v1")), image) }, func() {
+			for _, match := range []lying.Match{sig, legacy} {
+				if _, err := w.up.Await(t.Context(), match, 1); err != nil {
+					t.Error(err)
+				}
+			}
+			close(held)
+		})
+	})
 	t.Run("a cold signed pull by tag makes 5", func(t *testing.T) {
 		w, signature := begin(t)
 		pull(t, w, web, "v1", image)
@@ -175,7 +189,8 @@ func TestManyClientsOfOneColdPull(t *testing.T) {
 			w := newWorld(t, where)
 			layer := noiseBytes(9, 2<<20)
 			image := imageOf(layer)
-			w.up.PushSigned("acme/web", image, w.key, "v1")
+			w.up.Push("acme/web", image, "v1")
+			signature := w.up.Sign("acme/web", image.Digest(), w.key)
 			held := make(chan struct{})
 			w.up.Lie(lying.Manifest("acme/web", "v1"), lying.Hang(held))
 			together(t, 30, func() {
@@ -188,9 +203,7 @@ func TestManyClientsOfOneColdPull(t *testing.T) {
 				}
 				close(held)
 			})
-			if got := w.up.Log(lying.Manifest("", "")); len(got) != 2 {
-				t.Errorf("manifests asked for: %v", got)
-			}
+			asked(t, w.up, "GET /v2/acme/web/manifests/v1", "GET /v2/acme/web/manifests/"+tag(image.Digest()), "GET /v2/acme/web/blobs/"+lying.Digest(signature.Blobs[1]).String())
 			if got := w.records.list(); len(got) != 1 {
 				t.Errorf("%d records", len(got))
 			}

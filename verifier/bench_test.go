@@ -53,8 +53,8 @@ func run(b *testing.B, r *registry, a verifier.Authority, verified bool) {
 	b.Helper()
 	b.ReportAllocs()
 	for b.Loop() {
-		r.requests = r.requests[:0]
-		report := verifier.Verify(b.Context(), r, subject, []verifier.Authority{a}, []verifier.Source{verifier.Tags()}, anyVerified)
+		r.forget()
+		report := verifier.Verify(b.Context(), r, subject, []verifier.Authority{a}, verifier.Tags(), anyVerified)
 		if anyVerified(report.Evidence) != verified || len(report.Failures) > 0 {
 			b.Fatalf("report %+v", report)
 		}

@@ -37,7 +37,7 @@ const (
 )
 
 const (
-	// maxFetches is how many payloads of one subject are fetched at once.
+	// maxFetches is how many payloads of one source are fetched at once.
 	maxFetches = 8
 	// maxLayers is how many layers of a signature image are looked at, whatever
 	// they are. A manifest has room for a million empty ones.
