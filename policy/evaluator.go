@@ -147,7 +147,7 @@ func (e *Evaluator) denyUnmatched(ctx context.Context, registry verifier.Registr
 		return
 	}
 	// It is denied whatever there is, and whatever cannot be read.
-	found, _ := e.look(ctx, registry, about(d.Subject), e.set.authorities, nil)
+	found, _ := e.look(ctx, registry, about(new(Policy), d.Subject), e.set.authorities, nil)
 	d.Evidence = found.evidence
 	for _, evidence := range found.evidence {
 		d.Satisfied = append(d.Satisfied, evidence.Authorities()...)
@@ -161,7 +161,7 @@ func (e *Evaluator) verify(ctx context.Context, registry verifier.Registry, p *P
 	weighed := func(evidence []verifier.Evidence) outcome {
 		return decide(p, e.set.suspended, d.Subject, evidence)
 	}
-	found, err := e.look(ctx, registry, about(d.Subject), e.set.ordered(p), func(evidence []verifier.Evidence) bool {
+	found, err := e.look(ctx, registry, about(p, d.Subject), e.set.ordered(p), func(evidence []verifier.Evidence) bool {
 		return weighed(evidence).allowed
 	})
 	o := weighed(found.evidence)
@@ -189,11 +189,6 @@ func (e *Evaluator) verify(ctx context.Context, registry verifier.Registry, p *P
 		}
 	}
 	return nil
-}
-
-// about is subject for the verifier.
-func about(subject Subject) verifier.Subject {
-	return verifier.Subject{Repository: subject.Repository, Digest: subject.Digest}
 }
 
 // findings are what look has found.

@@ -45,4 +45,6 @@ const (
 	// maxKept is up to what size a payload is kept until the end of the call,
 	// for another signature over the same bytes. Real ones have some 250 bytes.
 	maxKept = 8 << 10
+	// maxNames is how many of a subject's names payloads are predicted for.
+	maxNames = 64
 )

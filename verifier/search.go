@@ -153,7 +153,7 @@ func (v *verification) readable(c Candidate) bool { return c.fault == "" && len(
 
 // cost returns how many bytes have to be fetched to try c, at most.
 func (v *verification) cost(c Candidate) int64 {
-	if !v.readable(c) {
+	if !v.readable(c) || v.predictions.payload(c.blob) != nil {
 		return 0
 	}
 	return c.blob.Size
@@ -240,7 +240,10 @@ func (s *search) fetch(ctx context.Context, batch []Candidate) []payload {
 	payloads := make([]payload, len(batch))
 	var missing []int
 	for i, c := range batch {
-		if s.readable(c) {
+		if !s.readable(c) {
+			continue
+		}
+		if payloads[i].data = s.predictions.payload(c.blob); payloads[i].data == nil {
 			missing = append(missing, i)
 		}
 	}

@@ -69,6 +69,12 @@ type Subject struct {
 	// Repository is the repository's name as Registry takes it.
 	Repository string
 	Digest     v1.Hash
+	// Names are references that a signer is likely to claim for it, the likelier
+	// ones first: a payload that claims one of them, or none, and has no
+	// annotations is known without being fetched. No name is compared with what
+	// is claimed: they save requests, and change nothing else. Those beyond the
+	// 64th, and those with a character that no reference has, are passed over.
+	Names []string
 }
 
 // Authority is a named set of keys, any one of which may vouch.

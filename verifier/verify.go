@@ -72,8 +72,8 @@ func newPanic(value any) *Panic {
 // # Requests
 //
 // Verify spends one request for each manifest that a source asks for and at most
-// one for each signature that it tries: none when the payload is one of usual size
-// that it has fetched before.
+// one for each signature that it tries: none when the payload is one that it can
+// predict (see Subject.Names) or, of usual size, one that it has fetched before.
 // Of the payloads of a source it fetches the first alone and then eight at once.
 //
 // Verify returns when ctx ends, with a failure for each source that was at work.
@@ -87,14 +87,15 @@ func Verify(ctx context.Context, registry Registry, subject Subject, authorities
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	v := &verification{
-		registry:  registry,
-		subject:   subject,
-		keys:      trustedKeys(authorities),
-		found:     onceFound(registry),
-		satisfied: satisfied,
-		over:      make(chan struct{}),
-		running:   len(sources),
-		payloads:  make(map[payloadID]func() payload),
+		registry:    registry,
+		subject:     subject,
+		keys:        trustedKeys(authorities),
+		predictions: newPredictions(subject),
+		found:       onceFound(registry),
+		satisfied:   satisfied,
+		over:        make(chan struct{}),
+		running:     len(sources),
+		payloads:    make(map[payloadID]func() payload),
 	}
 	for _, source := range sources {
 		v.searches = append(v.searches, newSearch(v, source))
@@ -152,11 +153,12 @@ func trustedKeys(authorities []Authority) []trusted {
 
 // verification is the state of one call of Verify, which its searches share.
 type verification struct {
-	registry  Registry
-	subject   Subject
-	keys      []trusted
-	found     func() // tells the registry, once
-	satisfied func([]Evidence) bool
+	registry    Registry
+	subject     Subject
+	keys        []trusted
+	predictions *predictions
+	found       func() // tells the registry, once
+	satisfied   func([]Evidence) bool
 
 	over chan struct{} // closed when there is nothing more to wait for
 
