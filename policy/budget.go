@@ -53,6 +53,13 @@ func (b *budget) Blob(ctx context.Context, repository string, desc v1.Descriptor
 	return data, err
 }
 
+// CandidateFound implements verifier.Expectant for a registry that does.
+func (b *budget) CandidateFound() {
+	if expectant, ok := b.registry.(verifier.Expectant); ok {
+		expectant.CandidateFound()
+	}
+}
+
 func (b *budget) spend(requests int, bytes int64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -67,7 +67,7 @@ func TestTheBudgetOfADecision(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			source := &reader{Source: verifier.Tags(), size: test.size}
+			source := &reader{Source: verifier.Tags()[0], size: test.size}
 			registry := &endless{manifest: test.manifest}
 			d, err := NewEvaluator(set, []verifier.Source{source}, Options{}).Evaluate(t.Context(), registry, subject())
 			if err != nil || d.Reason != ReasonTooManySignatures {
@@ -84,7 +84,7 @@ func TestADoubtBesidesTheBudgetStaysADoubt(t *testing.T) {
 	w := newWorld(t)
 	b := newBudget(w)
 	b.requests = 1
-	w.failure = func(string) error { return errors.New("503") }
+	w.failWith(func(string) error { return errors.New("503") })
 	_, doubt := b.Manifest(t.Context(), web, "a")
 	_, spent := b.Manifest(t.Context(), web, "b")
 	if !errors.Is(spent, errBudget) {
@@ -95,7 +95,8 @@ func TestADoubtBesidesTheBudgetStaysADoubt(t *testing.T) {
 	}
 
 	b = newBudget(w)
-	b.requests, w.failure = 1, nil
+	b.requests = 1
+	w.failWith(nil)
 	if _, err := b.Manifest(t.Context(), web, "a"); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
@@ -103,4 +104,32 @@ func TestADoubtBesidesTheBudgetStaysADoubt(t *testing.T) {
 	if !b.caused(verifier.SourceFailure{Err: spent}) {
 		t.Error("what is the budget's doing is not taken for that")
 	}
+}
+
+// expectant is a registry that is told of the first candidate.
+type expectant struct {
+	*world
+	told int
+}
+
+func (e *expectant) CandidateFound() { e.told++ }
+
+func TestTheRegistryOfADecisionIsToldOfTheFirstCandidate(t *testing.T) {
+	w := newWorld(t)
+	e := w.evaluator(Config{Policies: []Policy{{Match: mustMatch(t, "**"), Require: one("release")}}}, Options{})
+	told := func() int {
+		registry := &expectant{world: w}
+		if _, err := e.Evaluate(t.Context(), registry, subject()); err != nil {
+			t.Error(err)
+		}
+		return registry.told
+	}
+	if n := told(); n != 0 {
+		t.Errorf("told %d times of what is not signed", n)
+	}
+	w.sign(web, "stranger", "stranger", "release")
+	if n := told(); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+	allow(t, e, w, subject()) // one that does not care
 }

@@ -274,7 +274,7 @@ func evidencePool(t *testing.T) []verifier.Evidence {
 			w := newWorld(t)
 			w.sign(web, signer+words)
 			about := verifier.Subject{Repository: web, Digest: image}
-			report := verifier.Verify(t.Context(), w, about, w.authorities(), []verifier.Source{verifier.Tags()}, nil)
+			report := verifier.Verify(t.Context(), w, about, w.authorities(), verifier.Tags(), nil)
 			pool = append(pool, report.Evidence...)
 		}
 	}

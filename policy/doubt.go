@@ -56,12 +56,17 @@ func causesOf(failures []verifier.SourceFailure) []string {
 	return causes
 }
 
+// joined is all failures as one error, on one line.
 func joined(failures []verifier.SourceFailure) error {
-	errs := make([]error, 0, len(failures))
+	var all error
 	for _, f := range failures {
-		errs = append(errs, fmt.Errorf("%s: %w", f.Source, f.Err))
+		err := fmt.Errorf("%s: %w", f.Source, f.Err)
+		if all != nil {
+			err = fmt.Errorf("%w; %w", all, err)
+		}
+		all = err
 	}
-	return errors.Join(errs...)
+	return all
 }
 
 // fault is an error of an upstream that says of what kind it is.

@@ -78,10 +78,14 @@ func (p *PanicError) Error() string {
 // A decision takes at most verifier.DecisionTime, waiting for one of
 // verifier.MaxDecisions places included, and reads at most
 // verifier.DecisionRequests times and verifier.DecisionBytes; what is found
-// within these is evaluated. An error means that no decision could be reached
-// (evidence that is needed could not be read, an authority is suspended that
-// could have turned a denial, time was up, something panicked). The Decision
-// then carries what is known, has ReasonInconclusive and does not allow.
+// within these is evaluated. A read that is not needed any more is cancelled, and
+// not waited for. A registry that is a verifier.Expectant is told of the first
+// candidate.
+//
+// An error means that no decision could be reached (evidence that is needed could
+// not be read, an authority is suspended that could have turned a denial, time
+// was up, something panicked). The Decision then carries what is known, has
+// ReasonInconclusive and does not allow.
 func (e *Evaluator) Evaluate(ctx context.Context, registry verifier.Registry, subject Subject) (d Decision, err error) {
 	begun := e.now()
 	defer func() { e.observe(d, e.now().Sub(begun)) }()
@@ -95,6 +99,9 @@ func (e *Evaluator) Evaluate(ctx context.Context, registry verifier.Registry, su
 	defer func() {
 		if value := recover(); value != nil {
 			p := &PanicError{Value: value, Stack: debug.Stack()}
+			if elsewhere, ok := value.(*verifier.Panic); ok {
+				p.Value, p.Stack = elsewhere.Value, elsewhere.Stack
+			}
 			err = d.doubt("an internal error; the log has it", hintAgain, p, p.Error())
 		}
 	}()
@@ -140,7 +147,7 @@ func (e *Evaluator) denyUnmatched(ctx context.Context, registry verifier.Registr
 		return
 	}
 	// It is denied whatever there is, and whatever cannot be read.
-	found, _ := e.look(ctx, registry, d.Subject, e.set.authorities, func([]verifier.Evidence) bool { return false })
+	found, _ := e.look(ctx, registry, about(new(Policy), d.Subject), e.set.authorities, nil)
 	d.Evidence = found.evidence
 	for _, evidence := range found.evidence {
 		d.Satisfied = append(d.Satisfied, evidence.Authorities()...)
@@ -154,7 +161,7 @@ func (e *Evaluator) verify(ctx context.Context, registry verifier.Registry, p *P
 	weighed := func(evidence []verifier.Evidence) outcome {
 		return decide(p, e.set.suspended, d.Subject, evidence)
 	}
-	found, err := e.look(ctx, registry, d.Subject, e.set.ordered(p), func(evidence []verifier.Evidence) bool {
+	found, err := e.look(ctx, registry, about(p, d.Subject), e.set.ordered(p), func(evidence []verifier.Evidence) bool {
 		return weighed(evidence).allowed
 	})
 	o := weighed(found.evidence)
@@ -193,7 +200,7 @@ type findings struct {
 
 // look finds and verifies evidence within the limits of one decision. An error
 // says that there was no time to find all.
-func (e *Evaluator) look(ctx context.Context, registry verifier.Registry, subject Subject, authorities []verifier.Authority, satisfied func([]verifier.Evidence) bool) (findings, error) {
+func (e *Evaluator) look(ctx context.Context, registry verifier.Registry, subject verifier.Subject, authorities []verifier.Authority, satisfied func([]verifier.Evidence) bool) (findings, error) {
 	ctx, cancel := context.WithTimeout(ctx, verifier.DecisionTime)
 	defer cancel()
 	select {
@@ -203,8 +210,7 @@ func (e *Evaluator) look(ctx context.Context, registry verifier.Registry, subjec
 		return findings{}, fmt.Errorf("wait for one of %d places: %w: %w", verifier.MaxDecisions, errBusy, ctx.Err())
 	}
 	counting := newBudget(registry)
-	about := verifier.Subject{Repository: subject.Repository, Digest: subject.Digest}
-	report := verifier.Verify(ctx, counting, about, authorities, e.sources, satisfied)
+	report := verifier.Verify(ctx, counting, subject, authorities, e.sources, satisfied)
 	found := findings{evidence: report.Evidence, cut: report.TooMany}
 	for _, failure := range report.Failures {
 		if counting.caused(failure) {

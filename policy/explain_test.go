@@ -80,7 +80,7 @@ func TestSentences(t *testing.T) {
 
 func TestASignatureWhosePayloadIsGoneIsNobodys(t *testing.T) {
 	w := newWorld(t)
-	w.sign(web, "release")
+	w.sign(web, "release +unlike=others")
 	for name := range w.content {
 		if strings.Contains(name, "@sha256:") {
 			delete(w.content, name)

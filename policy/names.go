@@ -1,6 +1,9 @@
 package policy
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // nameHolds reports whether the name that a signature claims is one that p
 // accepts for subject. Claimed text is compared after Canonical, whole and in
@@ -21,20 +24,21 @@ func nameHolds(p *Policy, subject Subject, claimed string) bool {
 
 // namesRepository reports whether a canonical name is one of subject's.
 func namesRepository(p *Policy, subject Subject, name string) bool {
+	return slices.ContainsFunc(repositoryNames(p, subject), func(own string) bool {
+		canonical, ok := Canonical(own)
+		return ok && canonical == name
+	})
+}
+
+// repositoryNames returns the names that subject goes by under p; of spellings
+// that Canonical makes one, one is enough.
+func repositoryNames(p *Policy, subject Subject) []string {
 	if p.SignedAs == Remapped {
 		if rest, ok := below(p.Remap.Prefix, subject.Repository); ok {
-			return p.namesOriginal(subject, rest, name)
+			return p.originalNames(subject, rest)
 		}
 	}
-	if subject.Repository == name {
-		return true
-	}
-	for _, alias := range subject.Aliases {
-		if other, ok := Canonical(alias); ok && other == name {
-			return true
-		}
-	}
-	return false
+	return append([]string{subject.Repository}, subject.Aliases...)
 }
 
 // below returns what follows prefix in name, when prefix is whole components.

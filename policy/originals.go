@@ -2,30 +2,26 @@ package policy
 
 import "strings"
 
-// namesOriginal reports whether a canonical name is one of the repository that
-// subject, which has rest after the prefix, is a copy of. Like any repository
-// that one goes by its upstream's name and by the hosts that this upstream is
-// known by: those of the configuration, and those in the aliases of subject
-// when both are in one upstream.
-func (p *Policy) namesOriginal(subject Subject, rest, name string) bool {
+// originalNames returns the names of the repository that subject, which has rest
+// after the prefix, is a copy of. Like any repository that one goes by its
+// upstream's name and by the hosts that this upstream is known by: those of the
+// configuration, and those in the aliases of subject when both are in one
+// upstream.
+func (p *Policy) originalNames(subject Subject, rest string) []string {
 	original, ok := Canonical(p.Remap.SignedPrefix + rest)
 	if !ok {
-		return false
-	}
-	if original == name {
-		return true
+		return nil
 	}
 	upstream, repository, _ := strings.Cut(original, "/")
 	hosts := p.originals
 	if own, copied, _ := strings.Cut(subject.Repository, "/"); own == upstream {
 		hosts = append(hosts[:len(hosts):len(hosts)], hostsOf(subject.Aliases, copied)...)
 	}
+	names := []string{original}
 	for _, host := range hosts {
-		if other, ok := Canonical(host + "/" + repository); ok && other == name {
-			return true
-		}
+		names = append(names, host+"/"+repository)
 	}
-	return false
+	return names
 }
 
 // hostsOf returns what stands before repository in its aliases.

@@ -26,11 +26,11 @@ import (
 // world is a registry in memory and people with keys. What it holds is signed
 // and verified for real.
 type world struct {
-	t       testing.TB
-	keys    map[string]*ecdsa.PrivateKey
-	content map[string][]byte // repository/tag and repository@digest
+	t    testing.TB
+	keys map[string]*ecdsa.PrivateKey
 
-	mu      sync.Mutex
+	mu      sync.Mutex        // a read may end after the decision that it was for
+	content map[string][]byte // repository/tag and repository@digest
 	reads   int
 	failure func(reference string) error // what a read fails with, if it does
 }
@@ -175,7 +175,7 @@ func (w *world) signPayload(repository, signer, name string, env any) {
 // layer stores a payload and returns the descriptor that goes with it.
 func (w *world) layer(repository string, payload, signature []byte) any {
 	digest := digestOf(payload)
-	w.content[repository+"@"+digest.String()] = payload
+	w.put(repository+"@"+digest.String(), payload)
 	return map[string]any{
 		"mediaType":   "application/vnd.dev.cosign.simplesigning.v1+json",
 		"digest":      digest.String(),
@@ -186,12 +186,25 @@ func (w *world) layer(repository string, payload, signature []byte) any {
 
 func (w *world) attach(repository string, layers []any) {
 	w.t.Helper()
-	w.content[repository+"/"+sigTag] = w.marshal(map[string]any{
+	w.put(repository+"/"+sigTag, w.marshal(map[string]any{
 		"schemaVersion": 2,
 		"mediaType":     "application/vnd.oci.image.manifest.v1+json",
 		"config":        map[string]any{"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digestOf([]byte("{}")).String(), "size": 2},
 		"layers":        layers,
-	})
+	}))
+}
+
+func (w *world) put(reference string, data []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.content[reference] = data
+}
+
+// failWith makes reads fail; nil ends that.
+func (w *world) failWith(failure func(reference string) error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failure = failure
 }
 
 var sigTag = "sha256-" + image.Hex + ".sig"
@@ -219,6 +232,7 @@ func (w *world) read(ctx context.Context, reference string) ([]byte, error) {
 	w.mu.Lock()
 	w.reads++
 	failure := w.failure
+	data, ok := w.content[reference]
 	w.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -228,7 +242,6 @@ func (w *world) read(ctx context.Context, reference string) ([]byte, error) {
 			return nil, err
 		}
 	}
-	data, ok := w.content[reference]
 	if !ok {
 		return nil, fmt.Errorf("%s: %w", reference, fs.ErrNotExist)
 	}
@@ -246,7 +259,7 @@ func (w *world) evaluator(config Config, options Options) *Evaluator {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return NewEvaluator(set, []verifier.Source{verifier.Tags()}, options)
+	return NewEvaluator(set, verifier.Tags(), options)
 }
 
 // subject is image as ghcr.io/acme/web:v1.

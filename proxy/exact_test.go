@@ -29,29 +29,52 @@ func TestExactRequests(t *testing.T) {
 	blob := func(method string, content []byte) string {
 		return method + v2 + "blobs/" + lying.Digest(content).String()
 	}
-	cold := func(signature lying.Content, reference string) []string {
-		return []string{ // five: nothing in the protocol takes fewer
-			manifest + reference, manifest + tag(image.Digest()), blob("GET", signature.Blobs[1]),
-			blob("GET", image.Blobs[0]), blob("GET", layer),
-		}
+	cold := func(reference string) []string {
+		return []string{manifest + reference, manifest + tag(image.Digest()), blob("GET", image.Blobs[0]), blob("GET", layer)}
 	}
-	begin := func(t *testing.T) (*world, lying.Content) {
+	begin := func(t *testing.T) *world {
 		w := newWorld(t, onDisk)
-		w.up.Push("acme/web", image, "v1")
-		return w, w.up.Sign("acme/web", image.Digest(), w.key)
+		w.up.PushSigned("acme/web", image, w.key, "v1")
+		return w
 	}
-	t.Run("a cold signed pull by tag makes 5", func(t *testing.T) {
-		w, signature := begin(t)
-		pull(t, w, web, "v1", image)
-		asked(t, w.up, cold(signature, "v1")...)
+	t.Run("a cold verified manifest makes 3, two of them at once", func(t *testing.T) {
+		w := begin(t)
+		sig, legacy := lying.Manifest("acme/web", tag(image.Digest())), lying.Manifest("acme/web", lying.LegacyTag(image.Digest()))
+		held := make(chan struct{})
+		w.up.Lie(sig, lying.Hang(held))
+		together(t, 1, func() { served(t, w.get(manifestPath(web, "v1")), image) }, func() {
+			for _, match := range []lying.Match{sig, legacy} {
+				if _, err := w.up.Await(t.Context(), match, 1); err != nil {
+					t.Error(err)
+				}
+			}
+			close(held)
+		})
+		asked(t, w.up, manifest+"v1", manifest+tag(image.Digest()), manifest+lying.LegacyTag(image.Digest()))
 	})
-	t.Run("a cold signed pull by digest makes 5", func(t *testing.T) {
-		w, signature := begin(t)
-		pull(t, w, web, image.Digest().String(), image)
-		asked(t, w.up, cold(signature, image.Digest().String())...)
+	t.Run("a payload that cannot be predicted makes one more", func(t *testing.T) {
+		w := begin(t)
+		signature := w.up.SignAs("acme/web", image.Digest(), "", map[string]any{"env": "prod"}, w.key)
+		served(t, w.get(manifestPath(web, "v1")), image)
+		asked(t, w.up, manifest+"v1", manifest+tag(image.Digest()), blob("GET", signature.Blobs[1]))
+	})
+	t.Run("a payload under any name of the repository makes none more", func(t *testing.T) {
+		for _, name := range []string{"", "ghcr.io/acme/web", "HOST/acme/web", "ghcr.io/acme/web:v1"} {
+			w := begin(t)
+			w.up.SignAs("acme/web", image.Digest(), strings.Replace(name, "HOST", w.up.Host, 1), nil, w.key)
+			served(t, w.get(manifestPath(web, "v1")), image)
+			asked(t, w.up, manifest+"v1", manifest+tag(image.Digest()))
+		}
+	})
+	t.Run("the rest of a cold pull makes one for each blob", func(t *testing.T) {
+		for _, reference := range []string{"v1", image.Digest().String()} {
+			w := begin(t)
+			pull(t, w, web, reference, image)
+			asked(t, w.up, cold(reference)...)
+		}
 	})
 	t.Run("containerd's HEAD, HEAD by digest and GET make what one GET makes", func(t *testing.T) {
-		w, signature := begin(t)
+		w := begin(t)
 		if a := w.head(manifestPath(web, "v1")); a.status != 200 {
 			t.Fatalf("HEAD: %d", a.status)
 		}
@@ -59,20 +82,20 @@ func TestExactRequests(t *testing.T) {
 			t.Fatalf("HEAD: %d", a.status)
 		}
 		pull(t, w, web, image.Digest().String(), image)
-		asked(t, w.up, cold(signature, "v1")...)
+		asked(t, w.up, cold("v1")...)
 		if got := w.records.list(); len(got) != 1 {
 			t.Errorf("%d records of one pull", len(got))
 		}
 	})
 	t.Run("a warm pull by digest makes none", func(t *testing.T) {
-		w, _ := begin(t)
+		w := begin(t)
 		pull(t, w, web, "v1", image)
 		w.up.Forget()
 		pull(t, w, web, image.Digest().String(), image)
 		asked(t, w.up)
 	})
 	t.Run("a warm pull by tag makes none within the tag's time, and one after it", func(t *testing.T) {
-		w, _ := begin(t)
+		w := begin(t)
 		pull(t, w, web, "v1", image)
 		w.up.Forget()
 		w.clock.pass(29 * time.Second)
@@ -83,7 +106,7 @@ func TestExactRequests(t *testing.T) {
 		asked(t, w.up, manifest+"v1")
 	})
 	t.Run("a warm pull by digest after a restart asks for the signature alone", func(t *testing.T) {
-		w, _ := begin(t)
+		w := begin(t)
 		pull(t, w, web, "v1", image)
 		w.restart()
 		w.up.Forget()
@@ -111,10 +134,10 @@ func TestExactRequests(t *testing.T) {
 		w := newWorld(t)
 		index := lying.Index(image)
 		w.up.Push("acme/web", index, "v1")
-		signature := w.up.Sign("acme/web", index.Digest(), w.key)
+		w.up.Sign("acme/web", index.Digest(), w.key)
 		served(t, w.get(manifestPath(web, "v1")), index)
 		pull(t, w, web, image.Digest().String(), image)
-		asked(t, w.up, manifest+"v1", manifest+tag(index.Digest()), blob("GET", signature.Blobs[1]),
+		asked(t, w.up, manifest+"v1", manifest+tag(index.Digest()),
 			manifest+image.Digest().String(), blob("GET", image.Blobs[0]), blob("GET", layer))
 	})
 	t.Run("a warm pull through nested indexes makes none", func(t *testing.T) {
@@ -140,21 +163,20 @@ func TestExactRequests(t *testing.T) {
 		asked(t, w.up)
 	})
 	t.Run("a second repository that has the same blobs makes a HEAD for each", func(t *testing.T) {
-		w, _ := begin(t)
+		w := begin(t)
 		pull(t, w, web, "v1", image)
-		w.up.Push("acme/two", image, "v1")
-		signature := w.up.Sign("acme/two", image.Digest(), w.key)
+		w.up.PushSigned("acme/two", image, w.key, "v1")
 		w.up.Forget()
 		pull(t, w, "ghcr.io/acme/two", "v1", image)
 		const two = " /v2/acme/two/"
-		asked(t, w.up, "GET"+two+"manifests/v1", "GET"+two+"manifests/"+tag(image.Digest()), "GET"+two+"blobs/"+lying.Digest(signature.Blobs[1]).String(),
+		asked(t, w.up, "GET"+two+"manifests/v1", "GET"+two+"manifests/"+tag(image.Digest()),
 			"HEAD"+two+"blobs/"+lying.Digest(image.Blobs[0]).String(), "HEAD"+two+"blobs/"+lying.Digest(layer).String())
 		w.up.Forget()
 		pull(t, w, "ghcr.io/acme/two", "v1", image)
 		asked(t, w.up)
 	})
 	t.Run("a second repository whose upstream has not the blob does not get it", func(t *testing.T) {
-		w, _ := begin(t)
+		w := begin(t)
 		pull(t, w, web, "v1", image)
 		w.up.PushSigned("acme/two", image, w.key, "v1")
 		w.up.Delete("acme/two", lying.Digest(layer))
@@ -188,9 +210,7 @@ func TestManyClientsOfOneColdPull(t *testing.T) {
 				}
 				close(held)
 			})
-			if got := w.up.Log(lying.Manifest("", "")); len(got) != 2 {
-				t.Errorf("manifests asked for: %v", got)
-			}
+			asked(t, w.up, "GET /v2/acme/web/manifests/v1", "GET /v2/acme/web/manifests/"+tag(image.Digest()))
 			if got := w.records.list(); len(got) != 1 {
 				t.Errorf("%d records", len(got))
 			}

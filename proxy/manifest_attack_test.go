@@ -193,7 +193,7 @@ func TestB5EvidenceIsBounded(t *testing.T) {
 		t.Run(name+" is no decision", func(t *testing.T) {
 			w := newWorld(t)
 			w.up.Push("acme/web", image, "v1")
-			signatures := w.up.Sign("acme/web", image.Digest(), w.key)
+			signatures := w.up.SignAs("acme/web", image.Digest(), "", map[string]any{"env": "prod"}, w.key)
 			lie(w, signatures)
 			refused(t, w.get(manifestPath(web, "v1")), 503, "UNAVAILABLE", "inconclusive")
 			w.up.BeHonest()

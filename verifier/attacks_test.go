@@ -164,10 +164,13 @@ func TestAttacksOnASignature(t *testing.T) {
 			return l
 		}, "payload-invalid", "is missing"},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
+		attack := func(t *testing.T, asked verifier.Subject) {
+			verify := func(r *registry) verifier.Report {
+				return look(t, r, asked, []verifier.Authority{authority(t, "release", release)}, verifier.Tags(), anyVerified)
+			}
 			r := newRegistry()
 			r.tag(t, sigTag, tt.layer(r))
-			report := verify(t, r, authority(t, "release", release))
+			report := verify(r)
 			if tt.reason == "?" {
 				if len(report.Evidence) > 0 || len(report.Failures) != 1 || !strings.Contains(report.Failures[0].Err.Error(), tt.detail) {
 					t.Fatalf("report %+v, want a failure with %q", report, tt.detail)
@@ -186,10 +189,14 @@ func TestAttacksOnASignature(t *testing.T) {
 			// Whatever the first layer is, it does not mask a good one.
 			r = newRegistry()
 			r.tag(t, sigTag, tt.layer(r), signed(r, payload(t, subject.Digest, map[string]any{"second": "one"})))
-			if report := verify(t, r, authority(t, "release", release)); !anyVerified(report.Evidence) {
+			if report := verify(r); !anyVerified(report.Evidence) {
 				t.Errorf("the signature after it is not found: %+v", report)
 			}
-		})
+		}
+		t.Run(tt.name, func(t *testing.T) { attack(t, subject) })
+		if tt.detail != "is missing" { // it is not asked for
+			t.Run("with a predicted payload: "+tt.name, func(t *testing.T) { attack(t, named) })
+		}
 	}
 }
 

@@ -75,7 +75,7 @@ func TestWhatCosignSignsIsVerified(t *testing.T) {
 			release := verifier.Authority{Name: "release", Keys: []verifier.Key{key}}
 			asked := verifier.Subject{Repository: repository, Digest: f.subject}
 			verify := func(r *registry, s verifier.Subject, a ...verifier.Authority) verifier.Report {
-				return verifier.Verify(t.Context(), r, s, a, []verifier.Source{verifier.Tags()}, anyVerified)
+				return look(t, r, s, a, verifier.Tags(), anyVerified)
 			}
 
 			report := verify(f.registry(), asked, stranger, release)

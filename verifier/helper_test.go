@@ -14,8 +14,11 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -48,7 +51,9 @@ type registry struct {
 	manifests map[string][]byte  // by tag
 	blobs     map[v1.Hash][]byte // by digest
 	errs      map[string]error   // by tag or digest: what it answers instead
-	onBlob    func(ctx context.Context, digest v1.Hash)
+	// called, when not nil, before an answer
+	onManifest func(ctx context.Context, reference string)
+	onBlob     func(ctx context.Context, digest v1.Hash)
 
 	mu       sync.Mutex
 	requests []string
@@ -64,26 +69,34 @@ func (r *registry) note(format string, args ...any) {
 	r.requests = append(r.requests, fmt.Sprintf(format, args...))
 }
 
-// asked returns the requests so far, those for blobs after those for manifests
-// and in the order of their digests: they may be made at once.
+// forget drops the requests so far.
+func (r *registry) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.requests = r.requests[:0]
+}
+
+// asked returns the requests so far, in the order of their texts: they may be
+// made at once.
 func (r *registry) asked() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	asked := slices.Clone(r.requests)
-	slices.SortStableFunc(asked, func(a, b string) int {
-		if a[0] != b[0] {
-			return int(b[0]) - int(a[0]) // "manifest" before "blob"
-		}
-		if a[0] == 'b' {
-			return slices.Compare([]byte(a), []byte(b))
-		}
-		return 0
-	})
-	return asked
+	return slices.Sorted(slices.Values(r.requests))
 }
 
-func (r *registry) Manifest(_ context.Context, repo, reference string) ([]byte, error) {
+// fetched returns those of asked that are for payloads.
+func (r *registry) fetched() []string {
+	return slices.DeleteFunc(r.asked(), func(request string) bool { return strings.HasPrefix(request, "manifest") })
+}
+
+func (r *registry) Manifest(ctx context.Context, repo, reference string) ([]byte, error) {
 	r.note("manifest %s", reference)
+	if r.onManifest != nil {
+		r.onManifest(ctx, reference)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	if err := r.errs[reference]; err != nil {
 		return nil, err
 	}
@@ -232,6 +245,17 @@ func authority(tb testing.TB, name string, signers ...crypto.Signer) verifier.Au
 		a.Keys = append(a.Keys, keyOf(tb, signer))
 	}
 	return a
+}
+
+// look runs Verify and then lets a day pass for what it has cancelled: a
+// goroutine of its that does not end fails the test.
+func look(t *testing.T, r verifier.Registry, s verifier.Subject, authorities []verifier.Authority, sources []verifier.Source, satisfied func([]verifier.Evidence) bool) (report verifier.Report) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		report = verifier.Verify(t.Context(), r, s, authorities, sources, satisfied)
+		time.Sleep(24 * time.Hour)
+	})
+	return report
 }
 
 // outcome is what tests compare of a piece of evidence.

@@ -37,7 +37,7 @@ const (
 )
 
 const (
-	// maxFetches is how many payloads of one subject are fetched at once.
+	// maxFetches is how many payloads of one source are fetched at once.
 	maxFetches = 8
 	// maxLayers is how many layers of a signature image are looked at, whatever
 	// they are. A manifest has room for a million empty ones.
@@ -45,4 +45,6 @@ const (
 	// maxKept is up to what size a payload is kept until the end of the call,
 	// for another signature over the same bytes. Real ones have some 250 bytes.
 	maxKept = 8 << 10
+	// maxNames is how many of a subject's names payloads are predicted for.
+	maxNames = 64
 )

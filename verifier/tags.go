@@ -21,50 +21,47 @@ import (
 // signatureAnnotation is where cosign puts the signature of a layer's bytes.
 const signatureAnnotation = "dev.cosignproject.cosign/signature"
 
-// Tags returns the source of cosign's signature images: the tag
-// sha256-<hex>.sig, and then sha256-<hex>.cosign, where cosign v0.1 to v0.3 put
+// Tags returns the sources of cosign's signature images: one for the tag
+// sha256-<hex>.sig, and one for sha256-<hex>.cosign, where cosign v0.1 to v0.3 put
 // them. A tag that is absent is no error; one that names something other than a
 // signature image yields a candidate that is rejected, not a failure, for
 // asking again would not help.
-func Tags() Source { return tags{} }
+func Tags() []Source { return []Source{tag(".sig"), tag(".cosign")} }
 
-type tags struct{}
+// tag is a Source: the tag of this suffix.
+type tag string
 
 // Name implements Source.
-func (tags) Name() string { return "tags" }
+func (suffix tag) Name() string { return string(suffix) + " tag" }
 
 // Find implements Source.
-func (tags) Find(ctx context.Context, registry Registry, subject Subject, yield func(Candidate) bool) error {
+func (suffix tag) Find(ctx context.Context, registry Registry, subject Subject, yield func(Candidate) bool) error {
 	if subject.Digest.Algorithm != "sha256" {
 		return nil // cosign has no such tag: it would be too long
 	}
-	var failure error
-	for _, suffix := range [...]string{".sig", ".cosign"} {
-		tag := "sha256-" + subject.Digest.Hex + suffix
-		manifest, err := registry.Manifest(ctx, subject.Repository, tag)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-		case err != nil && failure != nil:
-			failure = fmt.Errorf("%w; %s: %w", failure, tag, err)
-		case err != nil:
-			failure = fmt.Errorf("%s: %w", tag, err)
-		case !yieldSignatures(tag, manifest, yield):
-			return failure
-		}
+	name := "sha256-" + subject.Digest.Hex + string(suffix)
+	manifest, err := registry.Manifest(ctx, subject.Repository, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return failure
+	if err != nil {
+		return err
+	}
+	yieldSignatures(name, manifest, yield)
+	return nil
 }
 
 // yieldSignatures yields the signatures in the manifest that tag names, in its
-// order, and reports whether more are wanted.
-func yieldSignatures(tag string, manifest []byte, yield func(Candidate) bool) bool {
+// order.
+func yieldSignatures(tag string, manifest []byte, yield func(Candidate) bool) {
 	layers, err := signatureLayers(manifest)
 	if err != nil {
-		return yield(Candidate{
+		yield(Candidate{
 			origin: tag,
 			blob:   v1.Descriptor{Digest: hashOf(manifest)},
 			fault:  fmt.Sprintf("%s is no signature image: %v", tag, err),
 		})
+		return
 	}
 	// Each candidate waits for the next, to know whether there is one.
 	var waiting *Candidate
@@ -76,12 +73,14 @@ func yieldSignatures(tag string, manifest []byte, yield func(Candidate) bool) bo
 		if waiting != nil {
 			waiting.more = true
 			if !yield(*waiting) {
-				return false
+				return
 			}
 		}
 		waiting = &c
 	}
-	return waiting == nil || yield(*waiting)
+	if waiting != nil {
+		yield(*waiting)
+	}
 }
 
 // candidates decodes a list of layers, one at a time, so that a manifest with

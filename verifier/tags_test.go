@@ -127,7 +127,7 @@ func TestAMillionLayersTakeLittleMemory(t *testing.T) {
 			var before, after runtime.MemStats
 			runtime.GC()
 			runtime.ReadMemStats(&before)
-			report := verifier.Verify(t.Context(), r, subject, []verifier.Authority{authority(t, "stranger", newEd25519(t))}, []verifier.Source{verifier.Tags()}, nil)
+			report := verifier.Verify(t.Context(), r, subject, []verifier.Authority{authority(t, "stranger", newEd25519(t))}, verifier.Tags(), nil)
 			runtime.ReadMemStats(&after)
 			if len(report.Evidence) > verifier.MaxSignatures || report.TooMany != tt.toMany || len(r.asked()) > 3 {
 				t.Errorf("%d pieces of evidence, too many %v, %d requests", len(report.Evidence), report.TooMany, len(r.asked()))
@@ -158,7 +158,7 @@ func FuzzVerify(f *testing.F) {
 		r := newRegistry()
 		r.manifests[sigTag] = manifest
 		r.blobs[digestOf(blob)], r.blobs[digestOf(signed)] = blob, signed
-		report := verifier.Verify(t.Context(), r, subject, []verifier.Authority{release}, []verifier.Source{verifier.Tags()}, nil)
+		report := verifier.Verify(t.Context(), r, subject, []verifier.Authority{release}, verifier.Tags(), nil)
 		if anyVerified(report.Evidence) {
 			t.Fatalf("verified without a signature: %q over %q", manifest, blob)
 		}

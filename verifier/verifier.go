@@ -24,11 +24,9 @@
 // # Further forms
 //
 // A further form of evidence is a further Source that yields Candidates of its
-// own form; nothing outside of this package changes. A Source holds no state
-// between calls, and Find may be called at the same time for several subjects
-// and beside other sources, so that Verify is free to ask several at once. At
-// present it asks them in the order given, so that what is not needed is not
-// asked for.
+// own form; nothing outside of this package changes. All sources are asked at
+// once: each runs in a goroutine of its own, holds no state between calls, and
+// may be called at the same time for several subjects.
 package verifier
 
 import (
@@ -39,7 +37,8 @@ import (
 
 // Registry is what the verifier reads evidence from. The proxy implements it
 // over its store and an upstream, the command line over an upstream alone. It
-// is called by several goroutines at once.
+// is called by several goroutines at once, and a call that was cancelled may end
+// after Verify has returned.
 //
 // An error that matches fs.ErrNotExist says that the registry holds no such
 // thing and could be trusted to tell; every other error means that nobody
@@ -55,11 +54,27 @@ type Registry interface {
 	Blob(ctx context.Context, repository string, desc v1.Descriptor) ([]byte, error)
 }
 
+// Expectant is what a Registry may be besides: one that is told as early as can
+// be that there may be evidence, so that what a verified subject will need can be
+// on its way. It does not say what there is, nor that it is good.
+type Expectant interface {
+	// CandidateFound is called at most once in a call of Verify, when the first
+	// signature that is worth checking was found, before its payload is fetched
+	// or it is checked. It must not block: the search waits for it.
+	CandidateFound()
+}
+
 // Subject is the manifest about which evidence is looked for.
 type Subject struct {
 	// Repository is the repository's name as Registry takes it.
 	Repository string
 	Digest     v1.Hash
+	// Names are references that a signer is likely to claim for it, the likelier
+	// ones first: a payload that claims one of them, or none, and has no
+	// annotations is known without being fetched. No name is compared with what
+	// is claimed: they save requests, and change nothing else. Those beyond the
+	// 64th, and those with a character that no reference has, are passed over.
+	Names []string
 }
 
 // Authority is a named set of keys, any one of which may vouch.
@@ -78,9 +93,10 @@ type Source interface {
 	Name() string
 
 	// Find yields what it finds, in an order that depends on the registry's
-	// content alone, until yield returns false. It returns an error when it
-	// could not tell whether there is more; what it yielded before stands.
-	// That there is nothing is no error.
+	// content alone, until yield returns false or ctx ends. It returns an error
+	// when it could not tell whether there is more; what it yielded before
+	// stands. That there is nothing is no error. yield may take long, for it
+	// fetches and checks; only the goroutine that Find was called by calls it.
 	Find(ctx context.Context, registry Registry, subject Subject, yield func(Candidate) bool) error
 }
 

@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime/debug"
 	"sync"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"vidimus/verifier/envelope"
 )
@@ -16,13 +15,15 @@ import (
 type Report struct {
 	// Evidence is all that was looked at, verified or rejected, in the order
 	// of the sources and, within one, in the registry's. There may be more
-	// that was not: see Failures and TooMany.
+	// that was not: see Failures and TooMany; and where the policy is satisfied,
+	// what had come by then is all.
 	Evidence []Evidence
-	// Failures are the sources and payloads that could not be read. With any,
-	// a denial is inconclusive.
+	// Failures are the sources and payloads that could not be read, in the same
+	// order. With any, a denial is inconclusive.
 	Failures []SourceFailure
-	// TooMany says that there were more than MaxSignatures, which were not
-	// tried, and that those tried did not satisfy.
+	// TooMany says that there were more than MaxSignatures, or more bytes of
+	// payloads than a decision reads, which were not tried, and that those tried
+	// did not satisfy.
 	TooMany bool
 }
 
@@ -32,36 +33,90 @@ type SourceFailure struct {
 	Err    error
 }
 
-// Verify looks in sources, in their order, for evidence about subject, and
-// checks it against the keys of the authorities that are not suspended.
+// Panic is a panic in one of the goroutines that Verify starts. It reaches the
+// caller's goroutine as the value of a panic there.
+type Panic struct {
+	Value any
+	Stack []byte // where it happened
+}
+
+func newPanic(value any) *Panic {
+	if p, ok := value.(*Panic); ok {
+		return p
+	}
+	return &Panic{Value: value, Stack: debug.Stack()}
+}
+
+// Verify looks in all sources at once for evidence about subject, and checks it
+// against the keys of the authorities that are not suspended.
 //
 // After each piece of evidence it calls satisfied, when that is not nil, with
-// all evidence so far, and stops when it returns true: nothing more is fetched
-// than the first signature needs when that one satisfies. The slice must not be
-// kept or changed. At most MaxSignatures are tried; what is the same signature
-// over the same payload as one before is passed over and does not count.
+// all evidence so far, in the order in which it came, and returns when that
+// returns true. Then nothing more is fetched: what is under way is cancelled and
+// not waited for, so that a call of registry may end after Verify has returned;
+// nothing is done with what comes of it. satisfied is called by one goroutine at
+// a time, must not keep or change the slice, and must not depend on its order.
+// What does not satisfy is reported when all sources have answered.
 //
-// Verify returns when ctx ends, with a failure. It spends one request for each
-// manifest that a source asks for and at most one for each signature that it
-// tries, eight of these at once; signatures over one payload of usual size share
-// a request.
+// # What is tried
+//
+// At most MaxSignatures are tried, and DecisionBytes read, in all sources
+// together. Each source may have an equal part of both tried as it comes; what
+// it asks for beyond that waits until no other is at work, and then gets what
+// the parts of all have left over, the first source first. So what is tried
+// depends on what the registry holds and never on which source was faster, and
+// no source can use up the part of another. What is the same signature over the
+// same payload as one before it in the same source is passed over and does not
+// count.
+//
+// # Requests
+//
+// Verify spends one request for each manifest that a source asks for and at most
+// one for each signature that it tries: none when the payload is one that it can
+// predict (see Subject.Names) or, of usual size, one that it has fetched before.
+// Of the payloads of a source it fetches the first alone and then eight at once.
+//
+// Verify returns when ctx ends, with a failure for each source that was at work.
+// A panic in a source, in registry or in satisfied is a *Panic in the caller's
+// goroutine; but after Verify has returned there is nobody whom it could reach,
+// and it is dropped.
 func Verify(ctx context.Context, registry Registry, subject Subject, authorities []Authority, sources []Source, satisfied func([]Evidence) bool) Report {
-	v := verification{
-		registry:  registry,
-		subject:   subject,
-		keys:      trustedKeys(authorities),
-		satisfied: satisfied,
-		seen:      make(map[identity]bool),
-		payloads:  make(map[payloadID]payload),
-		window:    1,
+	if len(sources) == 0 {
+		return Report{}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	v := &verification{
+		registry:    registry,
+		subject:     subject,
+		keys:        trustedKeys(authorities),
+		predictions: newPredictions(subject),
+		found:       onceFound(registry),
+		satisfied:   satisfied,
+		over:        make(chan struct{}),
+		running:     len(sources),
+		payloads:    make(map[payloadID]func() payload),
 	}
 	for _, source := range sources {
-		if v.done {
-			break
-		}
-		v.consult(ctx, source)
+		v.searches = append(v.searches, newSearch(v, source))
 	}
-	return v.report
+	v.share()
+	for _, s := range v.searches {
+		go s.run(ctx)
+	}
+	select {
+	case <-v.over:
+	case <-ctx.Done():
+	}
+	return v.report(ctx)
+}
+
+// onceFound returns what tells registry of the first candidate.
+func onceFound(registry Registry) func() {
+	if expectant, ok := registry.(Expectant); ok {
+		return sync.OnceFunc(expectant.CandidateFound)
+	}
+	return func() {}
 }
 
 // trusted is a key and the names of the authorities that hold it.
@@ -96,159 +151,53 @@ func trustedKeys(authorities []Authority) []trusted {
 	return keys
 }
 
-// verification is the state of one call of Verify; one goroutine changes it.
+// verification is the state of one call of Verify, which its searches share.
 type verification struct {
-	registry  Registry
-	subject   Subject
-	keys      []trusted
-	satisfied func([]Evidence) bool
+	registry    Registry
+	subject     Subject
+	keys        []trusted
+	predictions *predictions
+	found       func() // tells the registry, once
+	satisfied   func([]Evidence) bool
 
-	report   Report
-	done     bool
-	seen     map[identity]bool
-	payloads map[payloadID]payload // fetched, small ones
-	window   int                   // how many candidates are gathered before their payloads are fetched
+	over chan struct{} // closed when there is nothing more to wait for
+
+	mu       sync.Mutex
+	done     bool // over is closed, or Verify has returned: what comes now is dropped
+	tooMany  bool
+	panicked *Panic
+	searches []*search
+	running  int        // searches that are neither waiting nor at their end
+	pool     allowance  // what no search has at the moment
+	all      []Evidence // as it came
+	payloads map[payloadID]func() payload
 }
 
-// identity is what makes two candidates one piece of work.
-type identity struct {
-	digest           v1.Hash
-	size             int64
-	signature, fault string
-}
-
-type payloadID struct {
-	digest v1.Hash
-	size   int64
-}
-
-type payload struct {
-	data []byte
-	err  error
-}
-
-// consult tries what source yields. Candidates are gathered up to the window,
-// which is one candidate at first, lest more be fetched than is needed.
-func (v *verification) consult(ctx context.Context, source Source) {
-	var batch []Candidate
-	flush := func() {
-		v.try(ctx, source.Name(), batch)
-		batch = nil
-	}
-	err := source.Find(ctx, v.registry, v.subject, func(c Candidate) bool {
-		id := identity{c.blob.Digest, c.blob.Size, string(c.signature), c.fault}
-		switch {
-		case v.seen[id]:
-		case len(v.seen) == MaxSignatures:
-			flush()
-			v.report.TooMany = !v.done
-			v.done = true
-		default:
-			v.seen[id] = true
-			batch = append(batch, c)
-		}
-		if len(batch) == v.window || !c.more {
-			flush()
-		}
-		return !v.done
-	})
-	flush()
-	if err != nil {
-		v.fail(source.Name(), err)
+// finish ends the wait for searches. It is called with v.mu held.
+func (v *verification) finish() {
+	if !v.done {
+		v.done = true
+		close(v.over)
 	}
 }
 
-// try checks a batch, in its order, until the evidence satisfies.
-func (v *verification) try(ctx context.Context, source string, batch []Candidate) {
-	if v.done || len(batch) == 0 {
-		return
+// report is what has come by now. What comes later is dropped.
+func (v *verification) report(ctx context.Context) Report {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.panicked != nil {
+		panic(v.panicked)
 	}
-	payloads := v.fetch(ctx, batch)
-	v.window = maxFetches
-	for _, c := range batch {
-		if err := ctx.Err(); err != nil {
-			v.fail(source, err)
-			v.done = true
-			return
-		}
-		evidence, err := v.check(c, payloads[payloadID{c.blob.Digest, c.blob.Size}])
-		if err != nil {
-			v.fail(source, err)
-			continue
-		}
-		v.report.Evidence = append(v.report.Evidence, evidence)
-		if v.satisfied != nil && v.satisfied(v.report.Evidence) {
-			v.done = true
-			return
+	report := Report{TooMany: v.tooMany}
+	for _, s := range v.searches {
+		report.Evidence = append(report.Evidence, s.evidence...)
+		report.Failures = append(report.Failures, s.failures...)
+		if !v.done && !s.ended {
+			report.Failures = append(report.Failures, SourceFailure{Source: s.source.Name(), Err: ctx.Err()})
 		}
 	}
-}
-
-func (v *verification) fail(source string, err error) {
-	v.report.Failures = append(v.report.Failures, SourceFailure{Source: source, Err: err})
-}
-
-// fetch returns the payloads of batch, each fetched once. Without a key to try
-// on them there is no use for any.
-func (v *verification) fetch(ctx context.Context, batch []Candidate) map[payloadID]payload {
-	payloads := make(map[payloadID]payload, len(batch))
-	var missing []v1.Descriptor
-	for _, c := range batch {
-		id := payloadID{c.blob.Digest, c.blob.Size}
-		if _, ok := payloads[id]; ok || c.fault != "" || len(v.keys) == 0 {
-			continue
-		}
-		kept, ok := v.payloads[id]
-		payloads[id] = kept
-		if !ok {
-			missing = append(missing, c.blob)
-		}
-	}
-	for i, fetched := range v.fetchAll(ctx, missing) {
-		id := payloadID{missing[i].Digest, missing[i].Size}
-		payloads[id] = fetched
-		if len(fetched.data) <= maxKept {
-			v.payloads[id] = fetched
-		}
-	}
-	return payloads
-}
-
-// fetchAll fetches blobs at the same time; one alone by the calling goroutine.
-// A panic of the registry's reaches the caller.
-func (v *verification) fetchAll(ctx context.Context, blobs []v1.Descriptor) []payload {
-	fetched := make([]payload, len(blobs))
-	panics := make([]any, len(blobs))
-	var running sync.WaitGroup
-	for i, blob := range blobs {
-		if len(blobs) == 1 {
-			fetched[i] = v.fetchOne(ctx, blob)
-			break
-		}
-		running.Go(func() {
-			defer func() { panics[i] = recover() }()
-			fetched[i] = v.fetchOne(ctx, blob)
-		})
-	}
-	running.Wait()
-	for _, p := range panics {
-		if p != nil {
-			panic(p)
-		}
-	}
-	return fetched
-}
-
-// fetchOne fetches a blob and believes only its hash.
-func (v *verification) fetchOne(ctx context.Context, blob v1.Descriptor) payload {
-	data, err := v.registry.Blob(ctx, v.subject.Repository, blob)
-	if err != nil {
-		return payload{err: err}
-	}
-	if int64(len(data)) != blob.Size || hashOf(data) != blob.Digest {
-		return payload{err: errors.New("the registry delivered other bytes")}
-	}
-	return payload{data: data}
+	v.done = true
+	return report
 }
 
 // check returns what a candidate turns out to be. An error means that nobody

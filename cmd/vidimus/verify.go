@@ -187,7 +187,7 @@ func keyEvaluator(called string, key verifier.Key, annotations map[string]string
 	if err != nil {
 		return nil, err
 	}
-	return policy.NewEvaluator(set, []verifier.Source{verifier.Tags()}, policy.Options{}), nil
+	return policy.NewEvaluator(set, verifier.Tags(), policy.Options{}), nil
 }
 
 // loadPublicKey reads what --key names: a file, env://NAME, or the key itself
