@@ -190,7 +190,10 @@ func (m *manifest) lists(child *manifest) bool {
 
 // recordThrough makes the decision about a child from the one about its index.
 func (v *view) recordThrough(ctx context.Context, child *manifest, parent policy.Decision, a asker) (policy.Decision, error) {
-	return v.derive(ctx, child, parent, a, func(d *policy.Decision) { d.Via = parent.Subject.Digest.String() })
+	return v.derive(ctx, child, parent, a, func(d *policy.Decision) {
+		d.Via = parent.Subject.Digest.String()
+		v.expect(ctx, child)
+	})
 }
 
 // recordAbout makes the decision about evidence from the one about its subject.
@@ -256,7 +259,7 @@ func (v *view) decide(ctx context.Context, m *manifest, tag string, a asker) (po
 		if d, ok := v.decisions.get(key, v.proxy.now()); ok {
 			return outcome{decision: d}, nil
 		}
-		d, err := v.evaluate(ctx, policy.Subject{
+		d, err := v.evaluate(ctx, m, policy.Subject{
 			Repository: v.name, Tag: tag, Digest: m.digest, Aliases: v.aliases(), ID: a.id,
 		})
 		if recordErr := v.record(ctx, d, err, a); recordErr != nil {

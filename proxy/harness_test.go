@@ -33,7 +33,8 @@ type settings struct {
 
 	directory     string // of the store; empty: in memory
 	requireRecord bool
-	quiet         bool            // no log: for benchmarks
+	quiet         bool // no log: for benchmarks
+	prefetch      bool
 	hub           *lying.Registry // what docker.io is; nil: a registry of its own
 
 	client   func(config *upstream.Config)                      // changes the upstreams' clients
@@ -114,7 +115,7 @@ func (w *world) start() {
 		logger = nil
 	}
 	w.proxy, err = proxy.New(proxy.Config{
-		Store: held, Index: known, Recorder: w.records, Metrics: metrics, Now: w.clock.now, Logger: logger,
+		Store: held, Index: known, Recorder: w.records, Metrics: metrics, Now: w.clock.now, Logger: logger, Prefetch: w.settings.prefetch,
 	}, w.revision("one"))
 	if err != nil {
 		w.t.Fatal(err)

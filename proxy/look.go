@@ -24,6 +24,29 @@ type looking struct {
 	*view
 	mu      sync.Mutex
 	unasked error // why signatures from before had to do; nil when none did
+
+	about    *manifest    // what is decided about
+	expected *expectation // what it references, on its way
+	over     bool         // the decision has been reached
+}
+
+// CandidateFound implements verifier.Expectant: what there may be a signature for
+// will probably be pulled.
+func (l *looking) CandidateFound() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.over {
+		l.expected = l.expect(context.Background(), l.about)
+	}
+}
+
+// end ends the decision. It returns what has been expected, and why signatures
+// from before had to do.
+func (l *looking) end() (*expectation, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+	return l.expected, l.unasked
 }
 
 // Manifest implements verifier.Registry for evidence about manifests of this
@@ -57,12 +80,15 @@ func (l *looking) had(unasked error) {
 
 // evaluate asks the gate, and makes of a denial that rests on signatures from
 // before the undecided thing that it is.
-func (v *view) evaluate(ctx context.Context, subject policy.Subject) (policy.Decision, error) {
-	registry := &looking{view: v}
+func (v *view) evaluate(ctx context.Context, m *manifest, subject policy.Subject) (policy.Decision, error) {
+	registry := &looking{view: v, about: m}
 	d, err := v.Gate.Evaluate(ctx, registry, subject)
-	registry.mu.Lock()
-	unasked := registry.unasked
-	registry.mu.Unlock()
+	expected, unasked := registry.end()
+	if err != nil || !d.Served() {
+		expected.dropped()
+	} else if expected == nil {
+		v.expect(ctx, m)
+	}
 	if err != nil || d.Allowed || unasked == nil {
 		return d, err
 	}

@@ -26,6 +26,9 @@ type Config struct {
 	Metrics *Metrics
 	// Now tells the time. Nil is time.Now.
 	Now func() time.Time
+	// Prefetch has what a manifest references fetched as soon as there may be a
+	// signature for it, before a client asks.
+	Prefetch bool
 }
 
 // Proxy serves the registry API. It is safe for concurrent use.
@@ -37,8 +40,9 @@ type Proxy struct {
 	metrics  *Metrics
 	now      func() time.Time
 
-	manifests *manifestCache
-	current   atomic.Pointer[live]
+	manifests  *manifestCache
+	prefetches *prefetcher // nil: nothing is fetched ahead
+	current    atomic.Pointer[live]
 
 	background sync.WaitGroup
 	observing  chan struct{} // a place for each verification that nobody waits for
@@ -73,6 +77,9 @@ func New(config Config, revision *Revision) (*Proxy, error) {
 	if p.now == nil {
 		p.now = time.Now
 	}
+	if config.Prefetch {
+		p.prefetches = newPrefetcher()
+	}
 	if err := p.Use(revision); err != nil {
 		return nil, err
 	}
@@ -97,8 +104,14 @@ func (p *Proxy) Use(revision *Revision) error {
 	return nil
 }
 
-// Close waits for the verifications that run behind answers already given.
-func (p *Proxy) Close() { p.background.Wait() }
+// Close ends what is fetched ahead, and waits for the verifications that run
+// behind answers already given.
+func (p *Proxy) Close() {
+	if p.prefetches != nil {
+		p.prefetches.close()
+	}
+	p.background.Wait()
+}
 
 // maxObserving bounds the verifications that run behind answers already given.
 const maxObserving = 4 * verifier.MaxDecisions

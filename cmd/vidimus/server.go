@@ -117,7 +117,7 @@ func (s *server) open(metrics *proxy.Metrics) error {
 		return fmt.Errorf("decisions.path: %w; let this process write it, or name another file or -", err)
 	}
 	s.proxy, err = proxy.New(proxy.Config{
-		Store: s.store, Index: s.store, Recorder: s.decisions, Logger: s.log, Metrics: metrics,
+		Store: s.store, Index: s.store, Recorder: s.decisions, Logger: s.log, Metrics: metrics, Prefetch: true,
 	}, running.Proxy)
 	if err != nil {
 		return err
