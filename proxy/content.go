@@ -147,7 +147,7 @@ func readAtMost(r io.Reader, most int64) ([]byte, error) {
 // same at the same time. want is the digest when reference is one.
 func (v *view) fetchManifest(ctx context.Context, reference string, want v1.Hash) (*manifest, error) {
 	return flight(ctx, &v.fetches, v.name+"\x00"+reference, fetchTime, func(ctx context.Context) (*manifest, error) {
-		content, contentType, err := v.registered.Upstream.Manifest(ctx, v.repository, reference)
+		content, contentType, _, err := v.registered.Upstream.Manifest(ctx, v.repository, reference, v1.Hash{})
 		if err != nil {
 			return nil, err
 		}

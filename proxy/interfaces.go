@@ -22,8 +22,10 @@ import (
 type Upstream interface {
 	// Manifest returns the bytes of the manifest that reference (a tag, or
 	// algorithm:hex) names, as the upstream sent them, and their Content-Type
-	// header. It is one GET, retried within bounds.
-	Manifest(ctx context.Context, repository, reference string) (body []byte, contentType string, err error)
+	// header. It is one GET, retried within bounds. When held is a digest, and
+	// only then, the upstream may answer that reference is unchanged: that it
+	// still names held, whose bytes are not sent again.
+	Manifest(ctx context.Context, repository, reference string, held v1.Hash) (body []byte, contentType string, unchanged bool, err error)
 
 	// Blob opens a blob at offset. size is the blob's whole size as far as the
 	// upstream told, or -1. The body is not verified; the caller closes it.

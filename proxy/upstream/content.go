@@ -22,27 +22,49 @@ const manifestTypes = "application/vnd.oci.image.index.v1+json, application/vnd.
 // Content-Type that they came with. Neither has been checked; the bytes are at
 // most Limits.Manifest.
 //
+// With held, the digest of a manifest that the caller has, it asks for others
+// than that one: unchanged, without bytes, is the answer 304. An upstream that
+// does not know conditions sends the bytes again. Without held unchanged is never
+// returned. Ask so for a tag only: to a digest, distribution answers 304 without
+// a look at what it has.
+//
 // registry.k8s.io, and whoever else spreads requests over copies, may answer a
 // digest with fs.ErrNotExist right after it resolved the tag: the tag can then
 // be asked for again and its bytes hashed.
-func (c *Client) Manifest(ctx context.Context, repository, reference string) (body []byte, contentType string, err error) {
+func (c *Client) Manifest(ctx context.Context, repository, reference string, held v1.Hash) (body []byte, contentType string, unchanged bool, err error) {
 	if err := checkRepository(repository); err != nil {
-		return nil, "", err
+		return nil, "", false, err
 	}
 	if err := checkReference(reference); err != nil {
-		return nil, "", err
+		return nil, "", false, err
 	}
 	q := call{method: http.MethodGet, repository: repository, path: "manifests/" + reference, header: http.Header{"Accept": {manifestTypes}}}
+	if held != (v1.Hash{}) {
+		if err := checkDigest(held); err != nil {
+			return nil, "", false, err
+		}
+		// One entity tag, quoted: distribution compares the field as a whole.
+		q.header.Set("If-None-Match", `"`+held.String()+`"`)
+	}
 	body, header, err := c.whole(ctx, q, c.limits.Manifest, "the manifest")
-	return body, header.Get("Content-Type"), err
+	if err != nil {
+		return nil, "", false, err
+	}
+	return body, header.Get("Content-Type"), body == nil, nil
 }
 
-// whole returns an answer with status 200 that is held in memory.
+// whole returns an answer with status 200 that is held in memory; its body is
+// nil only when q was conditional and the answer is 304.
 func (c *Client) whole(ctx context.Context, q call, limit int64, what string) (body []byte, header http.Header, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeouts.Whole)
 	defer cancel()
 	err = c.do(ctx, q, func(response *http.Response) error {
-		if response.StatusCode != http.StatusOK {
+		switch response.StatusCode {
+		case http.StatusOK:
+		case http.StatusNotModified:
+			body, header = nil, response.Header
+			return response.Body.Close()
+		default:
 			return fault(KindMismatch, "%s in answer to a request for the whole", statusText(response.StatusCode))
 		}
 		body, err = readAll(ctx, response, limit, what)

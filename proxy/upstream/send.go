@@ -69,19 +69,31 @@ func (q call) url(own origin) *url.URL {
 // String names the call in errors, without its query.
 func (q call) String() string { return q.method + " /v2/" + q.repository + "/" + q.path }
 
-// do sends q, again after transient failures, until use accepts an answer with
-// status 200 or 206. use closes the body of an answer that it accepts.
+// accepts reports whether an answer with this status is handed on. 304 answers
+// nothing but a condition, and means what it says only then.
+func (q call) accepts(status int) bool {
+	switch status {
+	case http.StatusOK, http.StatusPartialContent:
+		return true
+	case http.StatusNotModified:
+		return q.header.Get("If-None-Match") != ""
+	}
+	return false
+}
+
+// do sends q, again after transient failures, until use accepts an answer with a
+// status that q accepts. use closes the body of an answer that it accepts.
 func (c *Client) do(ctx context.Context, q call, use func(*http.Response) error) error {
 	return retry(ctx, func() error {
 		response, err := c.authenticated(ctx, q)
 		if err != nil {
 			return err
 		}
-		if response.StatusCode != http.StatusOK && response.StatusCode != http.StatusPartialContent {
+		if !q.accepts(response.StatusCode) {
 			defer discard(response)
 			return statusFault(response, c.limits.Error)
 		}
-		if q.method != http.MethodHead && !identity(response.Header) {
+		if q.method != http.MethodHead && response.StatusCode != http.StatusNotModified && !identity(response.Header) {
 			discard(response)
 			return fault(KindMismatch, "the answer has a Content-Encoding, which was not asked for")
 		}
