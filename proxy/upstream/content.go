@@ -108,8 +108,10 @@ func (c *Client) Exists(ctx context.Context, repository string, digest v1.Hash) 
 // caller to bound. The caller closes it, and ctx bounds it as a whole.
 //
 // An upstream that knows no ranges, or not this form of them (416), is read from
-// the start, up to offset for nothing. If-Range is not sent: what a digest names does not change, and the
-// caller hashes it.
+// the start, up to offset for nothing. So is one whose blob is another than the
+// one that this client began to read: If-Range carries the strong entity tag of
+// that answer back to the server that gave it. Only time is won by it, for the
+// caller hashes what it gets.
 func (c *Client) Blob(ctx context.Context, repository string, digest v1.Hash, offset int64) (body io.ReadCloser, size int64, err error) {
 	if err := checkRepository(repository); err != nil {
 		return nil, 0, err
@@ -117,10 +119,12 @@ func (c *Client) Blob(ctx context.Context, repository string, digest v1.Hash, of
 	if err := checkDigest(digest); err != nil {
 		return nil, 0, err
 	}
+	name := blobName{repository, digest}
 	q := call{method: http.MethodGet, repository: repository, path: "blobs/" + digest.String()}
 	offset = max(offset, 0)
 	if offset > 0 {
 		q.header = http.Header{"Range": {"bytes=" + strconv.FormatInt(offset, 10) + "-"}}
+		q.begun = c.begun.get(name)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	opening := time.AfterFunc(c.timeouts.Whole, func() {
@@ -131,12 +135,16 @@ func (c *Client) Blob(ctx context.Context, repository string, digest v1.Hash, of
 	var t *transfer
 	use := func(response *http.Response) error {
 		t = newTransfer(cancel, response.Body, c.timeouts, c.limits, why)
+		t.whole = func() { c.begun.set(name, validator{}) }
+		if response.StatusCode == http.StatusOK {
+			c.begun.set(name, validatorOf(response))
+		}
 		size, err = t.expect(response, offset)
 		return err
 	}
 	err = c.do(ctx, q, use)
 	if e, ok := errors.AsType[*Error](err); ok && e.status == http.StatusRequestedRangeNotSatisfiable && offset > 0 {
-		q.header = nil
+		q.header, q.begun = nil, validator{}
 		err = c.do(ctx, q, use)
 	}
 	if err != nil {

@@ -60,6 +60,7 @@ type call struct {
 	path       string // below /v2/<repository>/, of characters that need no escape
 	query      string // encoded
 	header     http.Header
+	begun      validator // for If-Range, where it came from
 }
 
 func (q call) url(own origin) *url.URL {
@@ -178,6 +179,9 @@ func (c *Client) follow(ctx context.Context, q call, used authorization) (respon
 		maps.Copy(request.Header, q.header)
 		if own && used.header != "" {
 			request.Header.Set("Authorization", used.header)
+		}
+		if q.begun.etag != "" && at == q.begun.from {
+			request.Header.Set("If-Range", q.begun.etag)
 		}
 		response, err := c.roundTrip(request)
 		if err != nil {

@@ -118,6 +118,7 @@ type Client struct {
 	transport *http.Transport
 	auth      *authenticator
 	marks     tagMarks
+	begun     validators // of transfers under way
 }
 
 // New returns a client for the registry that config describes. It reports all
