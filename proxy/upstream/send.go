@@ -23,7 +23,7 @@ const (
 	maxDiscarded  = 32 << 10               // of a body that nobody reads, so that its connection is used again
 	pingAfter     = 20 * time.Second       // without a frame on an HTTP/2 connection
 	idleKept      = 90 * time.Second
-	idlePerHost   = 16
+	idlePerHost   = 32 // more than a pull uses at once, or the next one dials anew
 	transportRead = 32 << 10
 )
 
@@ -280,11 +280,11 @@ func identity(header http.Header) bool {
 	return true
 }
 
-// discard closes an answer that nobody reads, after a body that is short and
-// says so.
+// discard closes an answer that nobody reads, after a body that is short, so that
+// its connection is used again.
 func discard(response *http.Response) {
-	if n := response.ContentLength; n > 0 && n <= maxDiscarded {
-		_, _ = io.CopyN(io.Discard, response.Body, n)
+	if response.ContentLength <= maxDiscarded { // or does not say
+		_, _ = io.CopyN(io.Discard, response.Body, maxDiscarded+1) // up to its end
 	}
 	_ = response.Body.Close()
 }
