@@ -118,6 +118,7 @@ type Client struct {
 	transport *http.Transport
 	auth      *authenticator
 	marks     tagMarks
+	breaker   breaker
 	begun     validators // of transfers under way
 }
 
@@ -157,7 +158,7 @@ func newClient(config Config, dial dialFunc) (*Client, error) {
 	if dial == nil {
 		dial = c.egress.dialler(c.timeouts.Dial, config.Resolver)
 	}
-	c.transport = newTransport(config.Proxy, roots, dial, c.timeouts, c.limits)
+	c.transport = newTransport(config.Proxy, roots, c.breaker.guard(dial), c.timeouts, c.limits)
 	c.auth = &authenticator{
 		realms:      realms{name: config.Name, own: own, hosts: hosts},
 		credentials: config.Credentials,
