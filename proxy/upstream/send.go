@@ -245,7 +245,7 @@ func (c *Client) roundTrip(request *http.Request) (*http.Response, error) {
 	}
 	remaining := -1
 	if to == c.own {
-		remaining = rateRemaining(response.Header)
+		remaining = c.allowance.note(response.Header)
 	}
 	c.observe(statusLabel(response.StatusCode), remaining)
 	return response, nil
@@ -257,15 +257,6 @@ func statusLabel(status int) string {
 		return "other"
 	}
 	return strconv.Itoa(status)
-}
-
-// rateRemaining reads Docker Hub's header: "76;w=21600".
-func rateRemaining(header http.Header) int {
-	count, _, _ := strings.Cut(header.Get("Ratelimit-Remaining"), ";")
-	if n, err := strconv.ParseUint(count, 10, 31); err == nil {
-		return int(n)
-	}
-	return -1
 }
 
 // identity reports whether a body is sent as it is.

@@ -118,6 +118,7 @@ type Client struct {
 	transport *http.Transport
 	auth      *authenticator
 	marks     tagMarks
+	allowance allowance
 	breaker   breaker
 	begun     validators // of transfers under way
 }
