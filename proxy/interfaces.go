@@ -64,7 +64,7 @@ const (
 	KindUnauthorized = "unauthorized" // 401 after authentication, or no credentials
 	KindForbidden    = "forbidden"    // 403
 	KindRateLimited  = "rate-limited" // 429
-	KindUnavailable  = "unavailable"  // unreachable, reset, timeout, 5xx
+	KindUnavailable  = "unavailable"  // unreachable, reset, timeout, 408, 5xx
 	KindTLS          = "tls"          // certificate or handshake
 	KindRefused      = "refused"      // our own rules forbid the address, redirect or realm
 	KindMismatch     = "mismatch"     // oversized or malformed answer
@@ -186,4 +186,8 @@ type Registered struct {
 	Upstream Upstream
 	URLHost  string   // host[:port] of its URL: another name that signatures may use
 	Hosts    []string // values of the Host header that mean it
+
+	// Scarce reports whether the upstream said of late that almost nothing is
+	// left of its rate limit; it lapses by itself. Nil never does.
+	Scarce func() bool
 }

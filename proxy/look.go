@@ -19,9 +19,11 @@ import (
 // added. When the upstream cannot be asked, the signatures that it last confirmed
 // serve, however old: one that was good does not become bad by age. That there
 // are no others is then not known, so that what they do not allow is not denied
-// but undecided.
+// but undecided. The same signatures serve while the upstream is only spared; but
+// what they do not allow is worth a request.
 type looking struct {
 	*view
+	insist  bool // the upstream is not spared
 	mu      sync.Mutex
 	unasked error // why signatures from before had to do; nil when none did
 }
@@ -36,7 +38,7 @@ func (l *looking) Manifest(ctx context.Context, _, reference string) ([]byte, er
 		}
 		return m.bytes, nil
 	}
-	m, err := l.byTag(ctx, reference, 0, math.MaxInt64)
+	m, err := l.resolveTag(ctx, reference, demand{maxStale: math.MaxInt64, insist: l.insist})
 	if err == nil {
 		l.had(m.unasked)
 		return m.bytes, nil
@@ -58,20 +60,31 @@ func (l *looking) had(unasked error) {
 // evaluate asks the gate, and makes of a denial that rests on signatures from
 // before the undecided thing that it is.
 func (v *view) evaluate(ctx context.Context, subject policy.Subject) (policy.Decision, error) {
-	registry := &looking{view: v}
-	d, err := v.Gate.Evaluate(ctx, registry, subject)
-	registry.mu.Lock()
-	unasked := registry.unasked
-	registry.mu.Unlock()
-	if err != nil || d.Allowed || unasked == nil {
-		return d, err
+	d, unasked, err := v.evaluateWith(ctx, &looking{view: v}, subject)
+	if errors.Is(unasked, errSpared) {
+		d, unasked, err = v.evaluateWith(ctx, &looking{view: v, insist: true}, subject)
 	}
-	switch d.Reason {
-	case policy.ReasonRevoked, policy.ReasonPolicyDeny, policy.ReasonNoPolicy:
-		return d, nil // whatever signatures there are
+	if unasked == nil {
+		return d, err
 	}
 	d.Explained = "the signatures known from before do not suffice, and the upstream cannot be asked for others now; with those alone: " + d.Explained
 	d.Reason = policy.ReasonInconclusive
 	d.Hint = "try again; when it stays, look for this id in the log"
 	return d, unasked
+}
+
+// evaluateWith asks the gate once. unasked is set when more signatures might lead
+// to another decision than this denial, and why they were not asked for.
+func (v *view) evaluateWith(ctx context.Context, registry *looking, subject policy.Subject) (d policy.Decision, unasked, err error) {
+	d, err = v.Gate.Evaluate(ctx, registry, subject)
+	if err != nil || d.Allowed {
+		return d, nil, err
+	}
+	switch d.Reason {
+	case policy.ReasonRevoked, policy.ReasonPolicyDeny, policy.ReasonNoPolicy:
+		return d, nil, nil // whatever signatures there are
+	}
+	registry.mu.Lock()
+	defer registry.mu.Unlock()
+	return d, registry.unasked, nil
 }
