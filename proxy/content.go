@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -29,64 +28,13 @@ func (l *live) view(p place) *view {
 	return &view{live: l, place: p, registered: l.Upstreams[p.upstream], name: p.canonical()}
 }
 
-// resolved is what a tag meant.
-type resolved struct {
-	*manifest
-	// stale is how long ago the upstream confirmed the tag, when it could not
-	// be asked now; zero otherwise.
-	stale time.Duration
-	// unasked is why it could not be asked.
-	unasked error
-}
-
-// byTag resolves tag to a manifest. The upstream is asked unless it confirmed
-// the tag within maxAge. When the upstream cannot tell, what it last confirmed
-// stands for maxStale.
-func (v *view) byTag(ctx context.Context, tag string, maxAge, maxStale time.Duration) (resolved, error) {
-	known, confirmed, err := v.proxy.index.Tag(ctx, v.name, tag)
-	if err != nil {
-		known = v1.Hash{}
-	}
-	age := v.proxy.now().Sub(confirmed)
-	if !isZero(known) && age >= 0 && age < maxAge {
-		if m, err := v.held(ctx, known); err == nil {
-			return resolved{manifest: m}, nil
-		}
-	}
-	m, err := v.fetchManifest(ctx, tag, v1.Hash{})
-	if err == nil {
-		return resolved{manifest: m}, nil
-	}
-	if errors.Is(err, fs.ErrNotExist) && !isZero(known) {
-		// a tag that is gone stays gone, whatever is cached
-		if err := v.proxy.index.SetTag(context.WithoutCancel(ctx), v.name, tag, v1.Hash{}, time.Time{}); err != nil {
-			v.proxy.logger.Warn("cannot forget a tag", "repository", v.name, "tag", tag, "err", err)
-		}
-	}
-	if !isZero(known) && age < maxStale && mayServeStale(err) {
-		if m, heldErr := v.held(ctx, known); heldErr == nil {
-			return resolved{manifest: m, stale: max(age, time.Second), unasked: err}, nil
-		}
-	}
-	return resolved{}, err
-}
-
-// mayServeStale reports whether err says that the upstream could not be asked,
-// rather than that it answered.
-func mayServeStale(err error) bool {
-	if f, ok := errors.AsType[Fault](err); ok {
-		return f.Kind() == KindUnavailable || f.Kind() == KindRateLimited
-	}
-	return errors.Is(err, context.DeadlineExceeded)
-}
-
 // byDigest returns the manifest of digest, as this repository delivered it.
 func (v *view) byDigest(ctx context.Context, digest v1.Hash) (*manifest, error) {
 	m, err := v.held(ctx, digest)
 	if err == nil {
 		return m, nil
 	}
-	return v.fetchManifest(ctx, digest.String(), digest)
+	return v.fetchManifest(ctx, digest)
 }
 
 // held returns the manifest of digest without asking the upstream, provided
@@ -143,30 +91,43 @@ func readAtMost(r io.Reader, most int64) ([]byte, error) {
 	return content, nil
 }
 
-// fetchManifest asks the upstream for a manifest, once for all who ask for the
-// same at the same time. want is the digest when reference is one.
-func (v *view) fetchManifest(ctx context.Context, reference string, want v1.Hash) (*manifest, error) {
-	return flight(ctx, &v.fetches, v.name+"\x00"+reference, fetchTime, func(ctx context.Context) (*manifest, error) {
-		content, contentType, err := v.registered.Upstream.Manifest(ctx, v.repository, reference)
-		if err != nil {
-			return nil, err
-		}
-		m, err := parseManifest(content, contentType)
-		if err != nil {
-			return nil, fmt.Errorf("%s of %s: %w", printable(reference), v.name, err)
-		}
-		if !isZero(want) && m.digest != want {
-			return nil, fmt.Errorf("%s of %s: %w: the bytes hash to %s", want, v.name, errMismatch, m.digest)
-		}
-		v.proxy.manifests.add(m)
-		v.keep(ctx, m.digest, m.bytes)
-		if isZero(want) {
-			if err := v.proxy.index.SetTag(ctx, v.name, reference, m.digest, v.proxy.now()); err != nil {
-				v.proxy.logger.Warn("cannot remember a tag", "repository", v.name, "tag", reference, "err", err)
-			}
-		}
-		return m, nil
+// fetchManifest asks the upstream for the manifest of digest, once for all who
+// ask for the same at the same time. It is asked for without a condition: who
+// holds the bytes and asks all the same wants to know whether the upstream does.
+func (v *view) fetchManifest(ctx context.Context, digest v1.Hash) (*manifest, error) {
+	return flight(ctx, &v.fetches, v.name+"\x00"+digest.String(), fetchTime, func(ctx context.Context) (*manifest, error) {
+		return v.askManifest(ctx, digest.String(), nil, digest)
 	})
+}
+
+// askManifest asks the upstream for a manifest. held, when not nil, is the one
+// that reference named before: that it still does is believed of bytes that are
+// held, were hashed here, and were asked about. want is the digest when reference
+// is one.
+func (v *view) askManifest(ctx context.Context, reference string, held *manifest, want v1.Hash) (*manifest, error) {
+	var known v1.Hash
+	if held != nil {
+		known = held.digest
+	}
+	content, contentType, unchanged, err := v.registered.Upstream.Manifest(ctx, v.repository, reference, known)
+	switch {
+	case err != nil:
+		return nil, err
+	case unchanged && held != nil:
+		return held, nil
+	case unchanged:
+		return nil, fmt.Errorf("%s of %s: %w: unchanged, which was not asked", printable(reference), v.name, errMismatch)
+	}
+	m, err := parseManifest(content, contentType)
+	if err != nil {
+		return nil, fmt.Errorf("%s of %s: %w", printable(reference), v.name, err)
+	}
+	if !isZero(want) && m.digest != want {
+		return nil, fmt.Errorf("%s of %s: %w: the bytes hash to %s", want, v.name, errMismatch, m.digest)
+	}
+	v.proxy.manifests.add(m)
+	v.keep(ctx, m.digest, m.bytes)
+	return m, nil
 }
 
 // refusedBecauseAbsent reports whether a refusal to show a signature's tag can
@@ -177,7 +138,7 @@ func (v *view) refusedBecauseAbsent(ctx context.Context, tag string) bool {
 	if !ok {
 		return false
 	}
-	_, err := v.fetchManifest(ctx, subject.String(), subject)
+	_, err := v.fetchManifest(ctx, subject)
 	return err == nil
 }
 

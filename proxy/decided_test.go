@@ -317,7 +317,7 @@ func TestWhatIsNotThereIsNamed(t *testing.T) {
 	}
 }
 
-// metric is the value of the counter with these labels, name and value in turn.
+// metric is the value of the counter or gauge with these labels, name and value in turn.
 func (w *world) metric(name string, labels ...string) float64 {
 	w.t.Helper()
 	families, err := w.registry.Gather()
@@ -331,7 +331,7 @@ func (w *world) metric(name string, labels ...string) float64 {
 				got = append(got, label.GetName(), label.GetValue())
 			}
 			if family.GetName() == name && len(got) == len(labels) && subset(labels, got) {
-				return m.GetCounter().GetValue()
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
 			}
 		}
 	}

@@ -59,6 +59,7 @@ type world struct {
 	records      *records
 	log          *lines
 	registry     *prometheus.Registry
+	metrics      *proxy.Metrics
 
 	store  *store.Store
 	proxy  *proxy.Proxy
@@ -98,8 +99,7 @@ func (w *world) start() {
 		w.t.Fatal(err)
 	}
 	w.registry = prometheus.NewRegistry()
-	metrics, err := proxy.NewMetrics(w.registry)
-	if err != nil {
+	if w.metrics, err = proxy.NewMetrics(w.registry); err != nil {
 		w.t.Fatal(err)
 	}
 	var held proxy.Store = w.store
@@ -115,7 +115,7 @@ func (w *world) start() {
 		logger = nil
 	}
 	w.proxy, err = proxy.New(proxy.Config{
-		Store: held, Index: known, Recorder: w.records, Metrics: metrics, Now: w.clock.now, Logger: logger, Prefetch: w.settings.prefetch,
+		Store: held, Index: known, Recorder: w.records, Metrics: w.metrics, Now: w.clock.now, Logger: logger, Prefetch: w.settings.prefetch,
 	}, w.revision("one"))
 	if err != nil {
 		w.t.Fatal(err)
@@ -180,6 +180,7 @@ func (w *world) revision(id string) *proxy.Revision {
 func (w *world) registered(name string, registry *lying.Registry) proxy.Registered {
 	w.t.Helper()
 	config := upstream.Config{Name: name, URL: registry.URL}
+	config.Observe = func(status string, remaining int) { w.metrics.UpstreamAnswered(name, status, remaining) }
 	if w.settings.client != nil {
 		w.settings.client(&config)
 	}
@@ -192,7 +193,7 @@ func (w *world) registered(name string, registry *lying.Registry) proxy.Register
 	if w.settings.origin != nil {
 		origin = w.settings.origin(name, client)
 	}
-	return proxy.Registered{Upstream: origin, URLHost: registry.Host}
+	return proxy.Registered{Upstream: origin, URLHost: registry.Host, Scarce: client.Scarce}
 }
 
 func onDisk(w *world, s *settings) { s.directory = w.t.TempDir() }

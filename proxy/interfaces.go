@@ -22,8 +22,10 @@ import (
 type Upstream interface {
 	// Manifest returns the bytes of the manifest that reference (a tag, or
 	// algorithm:hex) names, as the upstream sent them, and their Content-Type
-	// header. It is one GET, retried within bounds.
-	Manifest(ctx context.Context, repository, reference string) (body []byte, contentType string, err error)
+	// header. It is one GET, retried within bounds. When held is a digest, and
+	// only then, the upstream may answer that reference is unchanged: that it
+	// still names held, whose bytes are not sent again.
+	Manifest(ctx context.Context, repository, reference string, held v1.Hash) (body []byte, contentType string, unchanged bool, err error)
 
 	// Blob opens a blob at offset. size is the blob's whole size as far as the
 	// upstream told, or -1. The body is not verified; the caller closes it.
@@ -62,7 +64,7 @@ const (
 	KindUnauthorized = "unauthorized" // 401 after authentication, or no credentials
 	KindForbidden    = "forbidden"    // 403
 	KindRateLimited  = "rate-limited" // 429
-	KindUnavailable  = "unavailable"  // unreachable, reset, timeout, 5xx
+	KindUnavailable  = "unavailable"  // unreachable, reset, timeout, 408, 5xx
 	KindTLS          = "tls"          // certificate or handshake
 	KindRefused      = "refused"      // our own rules forbid the address, redirect or realm
 	KindMismatch     = "mismatch"     // oversized or malformed answer
@@ -193,4 +195,8 @@ type Registered struct {
 	Upstream Upstream
 	URLHost  string   // host[:port] of its URL: another name that signatures may use
 	Hosts    []string // values of the Host header that mean it
+
+	// Scarce reports whether the upstream said of late that almost nothing is
+	// left of its rate limit; it lapses by itself. Nil never does.
+	Scarce func() bool
 }

@@ -19,9 +19,11 @@ import (
 // added. When the upstream cannot be asked, the signatures that it last confirmed
 // serve, however old: one that was good does not become bad by age. That there
 // are no others is then not known, so that what they do not allow is not denied
-// but undecided.
+// but undecided. The same signatures serve while the upstream is only spared; but
+// what they do not allow is worth a request.
 type looking struct {
 	*view
+	insist  bool // the upstream is not spared
 	mu      sync.Mutex
 	unasked error // why signatures from before had to do; nil when none did
 
@@ -59,7 +61,7 @@ func (l *looking) Manifest(ctx context.Context, _, reference string) ([]byte, er
 		}
 		return m.bytes, nil
 	}
-	m, err := l.byTag(ctx, reference, 0, math.MaxInt64)
+	m, err := l.resolveTag(ctx, reference, demand{maxStale: math.MaxInt64, insist: l.insist})
 	if err == nil {
 		l.had(m.unasked)
 		return m.bytes, nil
@@ -81,23 +83,35 @@ func (l *looking) had(unasked error) {
 // evaluate asks the gate, and makes of a denial that rests on signatures from
 // before the undecided thing that it is.
 func (v *view) evaluate(ctx context.Context, m *manifest, subject policy.Subject) (policy.Decision, error) {
-	registry := &looking{view: v, about: m}
-	d, err := v.Gate.Evaluate(ctx, registry, subject)
-	expected, unasked := registry.end()
-	if err != nil || !d.Served() {
-		expected.dropped()
-	} else if expected == nil {
-		v.expect(ctx, m)
+	d, unasked, err := (&looking{view: v, about: m}).evaluate(ctx, subject)
+	if errors.Is(unasked, errSpared) {
+		d, unasked, err = (&looking{view: v, about: m, insist: true}).evaluate(ctx, subject)
 	}
-	if err != nil || d.Allowed || unasked == nil {
+	if unasked == nil {
 		return d, err
-	}
-	switch d.Reason {
-	case policy.ReasonRevoked, policy.ReasonPolicyDeny, policy.ReasonNoPolicy:
-		return d, nil // whatever signatures there are
 	}
 	d.Explained = "the signatures known from before do not suffice, and the upstream cannot be asked for others now; with those alone: " + d.Explained
 	d.Reason = policy.ReasonInconclusive
 	d.Hint = "try again; when it stays, look for this id in the log"
 	return d, unasked
+}
+
+// evaluate asks the gate once. unasked is set when more signatures might lead to
+// another decision than this denial, and why they were not asked for.
+func (l *looking) evaluate(ctx context.Context, subject policy.Subject) (d policy.Decision, unasked, err error) {
+	d, err = l.Gate.Evaluate(ctx, l, subject)
+	expected, unasked := l.end()
+	if err != nil || !d.Served() {
+		expected.dropped()
+	} else if expected == nil {
+		l.expect(ctx, l.about)
+	}
+	if err != nil || d.Allowed {
+		return d, nil, err
+	}
+	switch d.Reason {
+	case policy.ReasonRevoked, policy.ReasonPolicyDeny, policy.ReasonNoPolicy:
+		return d, nil, nil // whatever signatures there are
+	}
+	return d, unasked, nil
 }

@@ -11,6 +11,7 @@ import (
 const (
 	maxNoted  = 100_000
 	maxProofs = 10_000
+	maxDoubts = 10_000
 )
 
 // memory is a bounded map, the least recently used entry first to go. It is
@@ -36,6 +37,12 @@ func (m *memory[K, V]) add(key K, value V) {
 	m.lru.Add(key, value)
 }
 
+func (m *memory[K, V]) remove(key K) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lru.Remove(key)
+}
+
 // memories are what a revision in use remembers beside its decisions.
 type memories struct {
 	refusals refusals
@@ -46,6 +53,9 @@ type memories struct {
 	// proofs holds the subjects that evidence was proven to be about: see
 	// provenSubject.
 	proofs *memory[proofKey, v1.Hash]
+	// doubts holds the tags that their upstream could not be asked about, by
+	// repository and tag.
+	doubts *memory[string, tagDoubt]
 }
 
 func newMemories() *memories {
@@ -53,6 +63,7 @@ func newMemories() *memories {
 		observed: newDecisionCache(),
 		noted:    newMemory[notedKey, struct{}](maxNoted),
 		proofs:   newMemory[proofKey, v1.Hash](maxProofs),
+		doubts:   newMemory[string, tagDoubt](maxDoubts),
 	}
 }
 

@@ -149,16 +149,29 @@ func TestAnUpstreamThatRefusesOrFails(t *testing.T) {
 		{"C8 500", []lying.Fault{lying.Status(500)}, 503, "UNAVAILABLE", true},
 		{"C8 502", []lying.Fault{lying.Status(502)}, 503, "UNAVAILABLE", true},
 		{"C8 503 with a time", []lying.Fault{lying.Status(503), lying.RetryAfter(120 * time.Second)}, 503, "UNAVAILABLE", true},
+		{"C8 501", []lying.Fault{lying.Status(501)}, 503, "UNAVAILABLE", true},
+		{"C8 504", []lying.Fault{lying.Status(504)}, 503, "UNAVAILABLE", true},
+		{"C8 599", []lying.Fault{lying.Status(599)}, 503, "UNAVAILABLE", true},
+		{"C8 a status that HTTP does not know", []lying.Fault{lying.Status(799)}, 503, "UNAVAILABLE", true},
+		{"C8 408", []lying.Fault{lying.Status(408)}, 503, "UNAVAILABLE", true},
 		{"C8 a reset", []lying.Fault{lying.Reset()}, 503, "UNAVAILABLE", true},
+		{"C8 half an answer", []lying.Fault{lying.Unconditional(), lying.Break(20)}, 503, "UNAVAILABLE", true},
+		{"C8 a redirect to where nobody listens", []lying.Fault{lying.Redirect(307, "http://127.0.0.1:1/")}, 503, "UNAVAILABLE", true},
 		{"401", []lying.Fault{lying.Challenge(`Basic realm="x"`)}, 403, "DENIED", false},
 		{"403", []lying.Fault{lying.Status(403)}, 403, "DENIED", false},
 		{"451", []lying.Fault{lying.Status(451)}, 403, "DENIED", false},
 		{"C9 404", []lying.Fault{lying.NotFound()}, 404, "MANIFEST_UNKNOWN", false},
 		{"400", []lying.Fault{lying.Status(400)}, 502, "UNAVAILABLE", false},
+		{"410", []lying.Fault{lying.Status(410)}, 502, "UNAVAILABLE", false},
+		{"300", []lying.Fault{lying.Status(300)}, 502, "UNAVAILABLE", false},
+		{"a redirect to nowhere", []lying.Fault{lying.Redirect(307, "")}, 502, "UNAVAILABLE", false},
+		{"what is not HTTP", []lying.Fault{lying.Raw("SSH-2.0\r\n")}, 502, "UNAVAILABLE", false},
+		{"gzip", []lying.Fault{lying.Gzip()}, 502, "UNAVAILABLE", false},
 		{"wrong bytes", []lying.Fault{lying.FlipByte(9)}, 502, "UNAVAILABLE", false},
 		{"a redirect to link-local", []lying.Fault{lying.Redirect(302, "http://169.254.169.254/")}, 503, "UNAVAILABLE", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			w.up.PushSigned("acme/web", image, w.key, "v1")
 			path := manifestPath(web, "v1")
@@ -188,7 +201,14 @@ func TestAnUpstreamThatRefusesOrFails(t *testing.T) {
 			}
 			a := w.get(path)
 			served(t, a, image)
-			checkHeaders(t, a.header, map[string]string{"Age": "600", "Warning": `110 - "vidimus: the upstream cannot be asked; the tag was last confirmed 10m0s ago"`})
+			stale := map[string]string{"Age": "600", "Warning": `110 - "vidimus: the upstream cannot be asked; the tag was last confirmed 10m0s ago"`}
+			checkHeaders(t, a.header, stale)
+			checkHeaders(t, w.head(path).header, stale)
+			if a := w.get(path, "If-None-Match", "*"); a.status != 304 {
+				t.Errorf("status %d", a.status)
+			} else {
+				checkHeaders(t, a.header, stale)
+			}
 			w.clock.pass(49*time.Minute + 59*time.Second)
 			served(t, w.get(path), image)
 			w.clock.pass(time.Second)

@@ -96,7 +96,8 @@ func (r *revision) proxyRevision() *proxy.Revision {
 		RequireRecord:   r.Decisions.Required,
 	}
 	for _, u := range r.Upstreams {
-		p.Upstreams[u.Name] = proxy.Registered{Upstream: r.Clients[u.Name], URLHost: u.URLHost, Hosts: u.Hosts}
+		client := r.Clients[u.Name]
+		p.Upstreams[u.Name] = proxy.Registered{Upstream: client, URLHost: u.URLHost, Hosts: u.Hosts, Scarce: client.Scarce}
 	}
 	p.ExternalHost = r.externalHost()
 	return p

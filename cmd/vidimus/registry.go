@@ -137,7 +137,7 @@ func (d direct) Manifest(ctx context.Context, _, reference string) ([]byte, erro
 	if byDigest {
 		from = d.image
 	}
-	content, _, err := from.client.Manifest(ctx, from.repository, reference)
+	content, _, _, err := from.client.Manifest(ctx, from.repository, reference, v1.Hash{})
 	if err != nil {
 		return nil, err
 	}

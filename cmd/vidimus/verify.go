@@ -160,7 +160,7 @@ func resolveDigest(ctx context.Context, registry direct, reference name.Referenc
 	if digest, ok := reference.(name.Digest); ok {
 		return v1.NewHash(digest.DigestStr())
 	}
-	content, _, err := registry.image.client.Manifest(ctx, registry.image.repository, reference.Identifier())
+	content, _, _, err := registry.image.client.Manifest(ctx, registry.image.repository, reference.Identifier(), v1.Hash{})
 	if errors.Is(err, fs.ErrNotExist) {
 		return v1.Hash{}, doesNotHold(fmt.Errorf("there is no such image: %w", err))
 	}

@@ -22,10 +22,14 @@ type Answer struct {
 	Status int
 	Header http.Header // Content-Length is made from Length
 	// Body is whole: the Range of the request is cut out of it when it is
-	// sent, unless IgnoreRange. A HEAD sends only its length.
+	// sent, unless IgnoreRange or If-Range names another Etag. A HEAD sends only
+	// its length.
 	Body        []byte
 	IgnoreRange bool
 	Length      int64 // Content-Length to say, or a Length constant
+	// Unconditional sends a manifest also when If-None-Match names it: a
+	// registry that does not know conditions.
+	Unconditional bool
 
 	Cut     int    // break the connection after so many bytes of the body; -1 never
 	Endless bool   // after the body go on with zeros until the client leaves
@@ -71,7 +75,7 @@ func (a *Answer) send(ctx context.Context, w http.ResponseWriter, req *http.Requ
 	switch {
 	case a.Length >= 0:
 		header.Set("Content-Length", strconv.FormatInt(a.Length, 10))
-	case a.Length == LengthOfBody && !a.Endless:
+	case a.Length == LengthOfBody && !a.Endless && a.Status != http.StatusNotModified:
 		header.Set("Content-Length", strconv.Itoa(len(body)))
 	}
 	w.WriteHeader(a.Status)
@@ -173,9 +177,27 @@ func (a *Answer) sendRaw(w http.ResponseWriter) {
 	_ = buffered.Flush()
 }
 
+// notModified makes 304 of an answer with the manifest that If-None-Match names,
+// as registries do. Other bytes than its Etag's are a lie, and are sent.
+func (a *Answer) notModified() {
+	etag := a.Header.Get("Etag")
+	if a.Unconditional || a.Request.Kind != KindManifest || a.Status != http.StatusOK || etag != strconv.Quote(Digest(a.Body).String()) {
+		return
+	}
+	for _, value := range a.Request.Header.Values("If-None-Match") {
+		if value == etag || value == "*" {
+			a.Status, a.Body = http.StatusNotModified, nil
+			return
+		}
+	}
+}
+
 // cutRange answers one range of a blob with 206, as registries do.
 func (a *Answer) cutRange(req *http.Request) []byte {
 	spec, ok := strings.CutPrefix(req.Header.Get("Range"), "bytes=")
+	if condition := req.Header.Get("If-Range"); condition != "" && condition != a.Header.Get("Etag") {
+		return a.Body
+	}
 	if !ok || a.IgnoreRange || a.Request.Kind != KindBlob || a.Status != http.StatusOK || strings.Contains(spec, ",") {
 		return a.Body
 	}

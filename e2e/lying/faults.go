@@ -154,6 +154,14 @@ func Redirect(status int, url string) Fault {
 	}
 }
 
+// NotModified answers 304, whatever was asked.
+func NotModified() Fault {
+	return func(a *Answer) { a.Status, a.Body = http.StatusNotModified, nil }
+}
+
+// Unconditional sends the manifest although If-None-Match names it.
+func Unconditional() Fault { return func(a *Answer) { a.Unconditional = true } }
+
 // Challenge answers 401 with these WWW-Authenticate headers.
 func Challenge(values ...string) Fault {
 	return func(a *Answer) {

@@ -366,6 +366,48 @@ func TestAnswersWaitForTheTest(t *testing.T) {
 	})
 }
 
+func TestConditions(t *testing.T) {
+	image := lying.Image("web")
+	layer := image.Blobs[1]
+	etag, layerTag := `"`+image.Digest().String()+`"`, `"`+lying.Digest(layer).String()+`"`
+	manifest, blob := "/v2/acme/web/manifests/v1", "/v2/acme/web/blobs/"+lying.Digest(layer).String()
+	other := lying.Image("other").Body
+	for _, test := range []struct {
+		name    string
+		path    string
+		headers []string
+		fault   lying.Fault // nil: an honest answer
+		status  int
+		want    []byte
+	}{
+		{"the manifest that is held", manifest, []string{"If-None-Match", etag}, nil, 304, nil},
+		{"any manifest", manifest, []string{"If-None-Match", "*"}, nil, 304, nil},
+		{"another manifest", manifest, []string{"If-None-Match", layerTag}, nil, 200, image.Body},
+		{"no manifest", "/v2/acme/web/manifests/v2", []string{"If-None-Match", "*"}, lying.Body(nil), 404, nil},
+		{"conditions that it does not know", manifest, []string{"If-None-Match", etag}, lying.Unconditional(), 200, image.Body},
+		{"other bytes under the same tag", manifest, []string{"If-None-Match", etag}, lying.Body(other), 200, other},
+		{"304 unasked", manifest, nil, lying.NotModified(), 304, nil},
+		{"the part of a blob that has not changed", blob, []string{"Range", "bytes=4-7", "If-Range", layerTag}, nil, 206, layer[4:8]},
+		{"the part of a blob that has", blob, []string{"Range", "bytes=4-7", "If-Range", etag}, nil, 200, layer},
+		{"the part of a blob with another tag now", blob, []string{"Range", "bytes=4-7", "If-Range", layerTag}, lying.Header("Etag", `"new"`), 200, layer},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			up := lying.Start(t)
+			up.Push("acme/web", image, "v1")
+			if test.fault != nil {
+				up.Lie(lying.Any(), test.fault)
+			}
+			got := get(t, up.URL+test.path, test.headers...)
+			if got.status != test.status || !bytes.Equal(got.body, test.want) {
+				t.Errorf("%d %q, want %d %q", got.status, got.body, test.status, test.want)
+			}
+			if got.status == 304 && got.header.Get("Etag") != etag {
+				t.Errorf("Etag %q", got.header.Get("Etag"))
+			}
+		})
+	}
+}
+
 func TestRanges(t *testing.T) {
 	up := lying.Start(t)
 	image := lying.Image("web")

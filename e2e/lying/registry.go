@@ -244,7 +244,7 @@ func (repo *repository) manifest(reference string) (stored, string, bool) {
 }
 
 // ServeHTTP records the request, works out the honest answer, lets the lies
-// change it, and sends it.
+// change it, and sends what the request's conditions leave of it.
 func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	ctx, cancel := context.WithCancel(req.Context())
 	defer cancel()
@@ -265,6 +265,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	for _, fault := range r.faults(answer.Request) {
 		fault(answer)
 	}
+	answer.notModified()
 	r.mu.Lock()
 	record.Status = answer.Status
 	r.mu.Unlock()

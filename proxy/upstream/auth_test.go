@@ -31,7 +31,7 @@ func TestTokens(t *testing.T) {
 		w, registry, auth, _ := tokenWorld(t)
 		c := w.client(registry, func(config *Config) { config.Credentials = Static("robot", "hunter2") })
 		for _, repository := range []string{"acme/web", "acme/web", "acme/db"} {
-			body, _, err := c.Manifest(t.Context(), repository, "v1")
+			body, _, err := manifestOf(t.Context(), c, repository, "v1")
 			if err != nil || string(body) != "content of "+repository {
 				t.Fatalf("got %q, %v", body, err)
 			}
@@ -59,7 +59,7 @@ func TestTokens(t *testing.T) {
 
 	t.Run("without credentials an anonymous token is asked for", func(t *testing.T) {
 		w, registry, auth, _ := tokenWorld(t)
-		if _, _, err := w.client(registry, nil).Manifest(t.Context(), "acme/web", "v1"); err != nil {
+		if _, _, err := manifestOf(t.Context(), w.client(registry, nil), "acme/web", "v1"); err != nil {
 			t.Fatal(err)
 		}
 		if got := auth.authorizations(); len(got) != 0 {
@@ -75,7 +75,7 @@ func TestTokens(t *testing.T) {
 				return Credential{Username: "<token>", IdentityToken: "refresh-me"}, nil
 			}
 		})
-		if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+		if _, _, err := manifestOf(t.Context(), c, "acme/web", "v1"); err != nil {
 			t.Fatal(err)
 		}
 		form, err := url.ParseQuery(auth.last().body)
@@ -98,7 +98,7 @@ func TestTokens(t *testing.T) {
 				return Credential{RegistryToken: "repository:acme/web:pull#own"}, nil
 			}
 		})
-		if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+		if _, _, err := manifestOf(t.Context(), c, "acme/web", "v1"); err != nil {
 			t.Fatal(err)
 		}
 		if len(auth.lines()) != 0 {
@@ -110,7 +110,7 @@ func TestTokens(t *testing.T) {
 		w, registry, auth, r := tokenWorld(t)
 		c := w.client(registry, nil)
 		for range 2 {
-			if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+			if _, _, err := manifestOf(t.Context(), c, "acme/web", "v1"); err != nil {
 				t.Fatal(err)
 			}
 			r.revoke("repository:acme/web:pull#1")
@@ -127,12 +127,12 @@ func TestTokens(t *testing.T) {
 		w, registry, auth, r := tokenWorld(t)
 		r.revoke("repository:acme/web:pull#1")
 		c := w.client(registry, func(config *Config) { config.Credentials = Static("robot", "hunter2") })
-		_, _, err := c.Manifest(t.Context(), "acme/web", "v1")
+		_, _, err := manifestOf(t.Context(), c, "acme/web", "v1")
 		wantKind(t, err, KindUnauthorized)
 		if len(auth.lines()) != 1 || len(registry.lines()) != 2 {
 			t.Errorf("%d tokens and %d requests, want 1 and 2", len(auth.lines()), len(registry.lines()))
 		}
-		if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+		if _, _, err := manifestOf(t.Context(), c, "acme/web", "v1"); err != nil {
 			t.Errorf("the refused token was kept: %v", err)
 		}
 	})
@@ -141,7 +141,7 @@ func TestTokens(t *testing.T) {
 		w, registry, _, r := tokenWorld(t)
 		var n int
 		r.scope = func(string) string { n++; return fmt.Sprint("scope", n) }
-		_, _, err := w.client(registry, nil).Manifest(t.Context(), "acme/web", "v1")
+		_, _, err := manifestOf(t.Context(), w.client(registry, nil), "acme/web", "v1")
 		wantKind(t, err, KindUnauthorized)
 		if got := len(registry.lines()); got != maxSends {
 			t.Errorf("%d requests, want %d", got, maxSends)
@@ -153,7 +153,7 @@ func TestTokens(t *testing.T) {
 		r.scope = func(string) string { return "aws" }
 		c := w.client(registry, nil)
 		for range 3 {
-			if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+			if _, _, err := manifestOf(t.Context(), c, "acme/web", "v1"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -171,7 +171,7 @@ func TestTokens(t *testing.T) {
 			}
 		})
 		for _, password = range []string{"one", "one", "two"} {
-			if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+			if _, _, err := manifestOf(t.Context(), c, "acme/web", "v1"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -192,7 +192,7 @@ func TestTokenFlight(t *testing.T) {
 		var all sync.WaitGroup
 		for range 20 {
 			all.Go(func() {
-				if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+				if _, _, err := manifestOf(t.Context(), c, "acme/web", "v1"); err != nil {
 					t.Error(err)
 				}
 			})
@@ -292,7 +292,7 @@ func TestBasic(t *testing.T) {
 			registry := w.serve("https", "registry.example", serve)
 			c := w.client(registry, func(config *Config) { config.Credentials = tt.credentials })
 			for range 2 {
-				_, _, err := c.Manifest(t.Context(), "acme/web", "v1")
+				_, _, err := manifestOf(t.Context(), c, "acme/web", "v1")
 				if kindOf(err) != tt.kind {
 					t.Fatalf("got %v, want kind %s", err, tt.kind)
 				}
@@ -323,7 +323,7 @@ func TestARepositoryThatIsOpen(t *testing.T) {
 		r.realm = registry.url() + "/token"
 		c := w.client(registry, withPassword)
 		for _, repository := range []string{"acme/mine", "acme/open", "acme/mine"} {
-			if _, _, err := c.Manifest(t.Context(), repository, "v1"); err != nil {
+			if _, _, err := manifestOf(t.Context(), c, repository, "v1"); err != nil {
 				t.Errorf("%s: %v", repository, err)
 			}
 		}
@@ -353,16 +353,16 @@ func TestARepositoryThatIsOpen(t *testing.T) {
 			})
 			c := w.client(registry, nil)
 			for range 2 {
-				if _, _, err := c.Manifest(t.Context(), "acme/closed", "v1"); err == nil {
+				if _, _, err := manifestOf(t.Context(), c, "acme/closed", "v1"); err == nil {
 					t.Error("the closed one was read")
 				}
-				if _, _, err := c.Manifest(t.Context(), "acme/open", "v1"); err != nil {
+				if _, _, err := manifestOf(t.Context(), c, "acme/open", "v1"); err != nil {
 					t.Errorf("the open one: %v", err)
 				}
 			}
 			closed = false
 			for range 2 {
-				if _, _, err := c.Manifest(t.Context(), "acme/closed", "v1"); err != nil {
+				if _, _, err := manifestOf(t.Context(), c, "acme/closed", "v1"); err != nil {
 					t.Errorf("once it is open: %v", err)
 				}
 			}

@@ -31,6 +31,7 @@ type transfer struct {
 	source io.ReadCloser
 	cancel context.CancelCauseFunc // of the request
 	why    func(error) error       // turns what a Read returned into an Error
+	whole  func()                  // called at Close when all has come
 
 	skip int64 // bytes before the offset that was asked for
 	left int64 // bytes still to come after skip; -1: not announced
@@ -144,5 +145,8 @@ func (t *transfer) read(p []byte) (int, error) {
 func (t *transfer) Close() error {
 	t.timer.Stop()
 	t.cancel(context.Canceled)
+	if t.err == io.EOF {
+		t.whole()
+	}
 	return t.source.Close()
 }

@@ -22,27 +22,49 @@ const manifestTypes = "application/vnd.oci.image.index.v1+json, application/vnd.
 // Content-Type that they came with. Neither has been checked; the bytes are at
 // most Limits.Manifest.
 //
+// With held, the digest of a manifest that the caller has, it asks for others
+// than that one: unchanged, without bytes, is the answer 304. An upstream that
+// does not know conditions sends the bytes again. Without held unchanged is never
+// returned. Ask so for a tag only: to a digest, distribution answers 304 without
+// a look at what it has.
+//
 // registry.k8s.io, and whoever else spreads requests over copies, may answer a
 // digest with fs.ErrNotExist right after it resolved the tag: the tag can then
 // be asked for again and its bytes hashed.
-func (c *Client) Manifest(ctx context.Context, repository, reference string) (body []byte, contentType string, err error) {
+func (c *Client) Manifest(ctx context.Context, repository, reference string, held v1.Hash) (body []byte, contentType string, unchanged bool, err error) {
 	if err := checkRepository(repository); err != nil {
-		return nil, "", err
+		return nil, "", false, err
 	}
 	if err := checkReference(reference); err != nil {
-		return nil, "", err
+		return nil, "", false, err
 	}
 	q := call{method: http.MethodGet, repository: repository, path: "manifests/" + reference, header: http.Header{"Accept": {manifestTypes}}}
+	if held != (v1.Hash{}) {
+		if err := checkDigest(held); err != nil {
+			return nil, "", false, err
+		}
+		// One entity tag, quoted: distribution compares the field as a whole.
+		q.header.Set("If-None-Match", `"`+held.String()+`"`)
+	}
 	body, header, err := c.whole(ctx, q, c.limits.Manifest, "the manifest")
-	return body, header.Get("Content-Type"), err
+	if err != nil {
+		return nil, "", false, err
+	}
+	return body, header.Get("Content-Type"), body == nil, nil
 }
 
-// whole returns an answer with status 200 that is held in memory.
+// whole returns an answer with status 200 that is held in memory; its body is
+// nil only when q was conditional and the answer is 304.
 func (c *Client) whole(ctx context.Context, q call, limit int64, what string) (body []byte, header http.Header, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeouts.Whole)
 	defer cancel()
 	err = c.do(ctx, q, func(response *http.Response) error {
-		if response.StatusCode != http.StatusOK {
+		switch response.StatusCode {
+		case http.StatusOK:
+		case http.StatusNotModified:
+			body, header = nil, response.Header
+			return response.Body.Close()
+		default:
 			return fault(KindMismatch, "%s in answer to a request for the whole", statusText(response.StatusCode))
 		}
 		body, err = readAll(ctx, response, limit, what)
@@ -86,8 +108,10 @@ func (c *Client) Exists(ctx context.Context, repository string, digest v1.Hash) 
 // caller to bound. The caller closes it, and ctx bounds it as a whole.
 //
 // An upstream that knows no ranges, or not this form of them (416), is read from
-// the start, up to offset for nothing. If-Range is not sent: what a digest names does not change, and the
-// caller hashes it.
+// the start, up to offset for nothing. So is one whose blob is another than the
+// one that this client began to read: If-Range carries the strong entity tag of
+// that answer back to the server that gave it. Only time is won by it, for the
+// caller hashes what it gets.
 func (c *Client) Blob(ctx context.Context, repository string, digest v1.Hash, offset int64) (body io.ReadCloser, size int64, err error) {
 	if err := checkRepository(repository); err != nil {
 		return nil, 0, err
@@ -95,10 +119,12 @@ func (c *Client) Blob(ctx context.Context, repository string, digest v1.Hash, of
 	if err := checkDigest(digest); err != nil {
 		return nil, 0, err
 	}
+	name := blobName{repository, digest}
 	q := call{method: http.MethodGet, repository: repository, path: "blobs/" + digest.String()}
 	offset = max(offset, 0)
 	if offset > 0 {
 		q.header = http.Header{"Range": {"bytes=" + strconv.FormatInt(offset, 10) + "-"}}
+		q.begun = c.begun.get(name)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	opening := time.AfterFunc(c.timeouts.Whole, func() {
@@ -109,12 +135,16 @@ func (c *Client) Blob(ctx context.Context, repository string, digest v1.Hash, of
 	var t *transfer
 	use := func(response *http.Response) error {
 		t = newTransfer(cancel, response.Body, c.timeouts, c.limits, why)
+		t.whole = func() { c.begun.set(name, validator{}) }
+		if response.StatusCode == http.StatusOK {
+			c.begun.set(name, validatorOf(response))
+		}
 		size, err = t.expect(response, offset)
 		return err
 	}
 	err = c.do(ctx, q, use)
 	if e, ok := errors.AsType[*Error](err); ok && e.status == http.StatusRequestedRangeNotSatisfiable && offset > 0 {
-		q.header = nil
+		q.header, q.begun = nil, validator{}
 		err = c.do(ctx, q, use)
 	}
 	if err != nil {

@@ -29,7 +29,7 @@ func TestManifest(t *testing.T) {
 		}, func(config *Config) { config.UserAgent = "vidimus/1.2" })
 		digest := digestOf(t, "bytes").String()
 		for _, reference := range []string{"v1", digest} {
-			body, contentType, err := c.Manifest(t.Context(), "acme/web", reference)
+			body, contentType, err := manifestOf(t.Context(), c, "acme/web", reference)
 			if err != nil || string(body) != "bytes" || contentType != "application/vnd.oci.image.index.v1+json; charset=utf-8" {
 				t.Errorf("got %q, %q, %v", body, contentType, err)
 			}
@@ -55,7 +55,7 @@ func TestManifest(t *testing.T) {
 			http.SetCookie(rw, &http.Cookie{Name: "a", Value: "b"})
 		}, nil)
 		for range 2 {
-			if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+			if _, _, err := manifestOf(t.Context(), c, "acme/web", "v1"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -70,7 +70,7 @@ func TestManifest(t *testing.T) {
 			rw.Header().Add("Docker-Content-Digest", "nonsense")
 			fmt.Fprint(rw, "bytes")
 		}, nil)
-		body, _, err := c.Manifest(t.Context(), "acme/web", "v1")
+		body, _, err := manifestOf(t.Context(), c, "acme/web", "v1")
 		if err != nil || string(body) != "bytes" {
 			t.Errorf("got %q, %v", body, err)
 		}
@@ -134,7 +134,7 @@ func TestManifestAnswers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			h, c := plainRegistry(t, tt.answer, nil)
-			body, _, err := c.Manifest(t.Context(), "acme/web", "v1")
+			body, _, err := manifestOf(t.Context(), c, "acme/web", "v1")
 			wantKind(t, err, tt.kind)
 			if err != nil && (body != nil || !strings.Contains(err.Error(), "upstream reg: GET /v2/acme/web/manifests/v1: ") || !strings.Contains(err.Error(), tt.says) || strings.Contains(strings.ToLower(err.Error()), "hunter2")) {
 				t.Errorf("%d bytes and %q, which should say %q", len(body), err, tt.says)
@@ -149,7 +149,7 @@ func TestManifestAnswers(t *testing.T) {
 	}
 	t.Run("404 is no such thing", func(t *testing.T) {
 		h, c := plainRegistry(t, http.NotFound, nil)
-		_, _, err := c.Manifest(t.Context(), "acme/web", "v1")
+		_, _, err := manifestOf(t.Context(), c, "acme/web", "v1")
 		if !errors.Is(err, fs.ErrNotExist) || kindOf(err) != "" || len(h.lines()) != 1 {
 			t.Errorf("got %v after %d requests", err, len(h.lines()))
 		}
@@ -181,7 +181,7 @@ func TestEndlessAnswersTakeBoundedMemory(t *testing.T) {
 	_, c := plainRegistry(t, endless, nil)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	_, _, err := c.Manifest(t.Context(), "acme/web", "v1")
+	_, _, err := manifestOf(t.Context(), c, "acme/web", "v1")
 	wantKind(t, err, KindMismatch)
 	_, _, err = c.Tags(t.Context(), "acme/web", 0, "")
 	wantKind(t, err, KindMismatch)

@@ -56,7 +56,7 @@ func TestOwnHost(t *testing.T) {
 		w := newWorld(t)
 		registry := w.serve("https", "registry.example", text("content"))
 		c := w.client(registry, func(config *Config) { config.Egress = nil })
-		if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+		if _, _, err := manifestOf(t.Context(), c, "acme/web", "v1"); err != nil {
 			t.Error(err)
 		}
 	})
@@ -64,7 +64,7 @@ func TestOwnHost(t *testing.T) {
 		w := newWorld(t)
 		registry := w.serve("https", "registry.example", text("content"))
 		w.resolve("registry.example", "169.254.169.254")
-		_, _, err := w.client(registry, nil).Manifest(t.Context(), "acme/web", "v1")
+		_, _, err := manifestOf(t.Context(), w.client(registry, nil), "acme/web", "v1")
 		wantKind(t, err, KindRefused)
 	})
 }
@@ -85,7 +85,7 @@ func TestHTTPProxy(t *testing.T) {
 		c := w.client(&host{scheme: "http", name: registry}, func(config *Config) {
 			config.Egress, config.Proxy = egress, http.ProxyURL(proxyURL)
 		})
-		_, _, err = c.Manifest(t.Context(), "acme/web", "v1")
+		_, _, err = manifestOf(t.Context(), c, "acme/web", "v1")
 		return proxy, err
 	}
 	t.Run("at a private address is used when egress.allow lists it", func(t *testing.T) {
@@ -121,7 +121,7 @@ func TestHTTPProxy(t *testing.T) {
 		proxyURL, _ := url.Parse(proxy.url())
 		proxyURL.User = url.UserPassword("me", "pr0xy-pass")
 		c := w.client(&host{scheme: "https", name: "registry.test"}, func(config *Config) { config.Proxy = http.ProxyURL(proxyURL) })
-		_, _, err := c.Manifest(t.Context(), "acme/web", "v1")
+		_, _, err := manifestOf(t.Context(), c, "acme/web", "v1")
 		wantKind(t, err, KindUnavailable)
 		if !strings.Contains(err.Error(), "proxy answers 407") || strings.Contains(err.Error(), "pr0xy-pass") {
 			t.Error(err)
@@ -132,7 +132,7 @@ func TestHTTPProxy(t *testing.T) {
 		t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 		w := newWorld(t)
 		registry := w.serve("https", "registry.example", text("content"))
-		if _, _, err := w.client(registry, nil).Manifest(t.Context(), "acme/web", "v1"); err != nil {
+		if _, _, err := manifestOf(t.Context(), w.client(registry, nil), "acme/web", "v1"); err != nil {
 			t.Error(err)
 		}
 	})

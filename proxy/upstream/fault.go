@@ -24,7 +24,7 @@ const (
 	KindUnauthorized = "unauthorized" // 401 after authentication, or no credentials
 	KindForbidden    = "forbidden"    // 403
 	KindRateLimited  = "rate-limited" // 429
-	KindUnavailable  = "unavailable"  // unreachable, reset, timeout, 5xx
+	KindUnavailable  = "unavailable"  // unreachable, reset, timeout, 408, 5xx
 	KindTLS          = "tls"          // certificate or handshake
 	KindRefused      = "refused"      // our own rules forbid the address, redirect or realm
 	KindMismatch     = "mismatch"     // oversized or malformed answer

@@ -17,7 +17,7 @@ func TestNamesOutsideTheGrammarAreNotSent(t *testing.T) {
 		"a:b", "a@b", "a/b\n", strings.Repeat("a", 256),
 	} {
 		for name, call := range map[string]func() error{
-			"Manifest":  func() error { _, _, err := c.Manifest(t.Context(), repository, "v1"); return err },
+			"Manifest":  func() error { _, _, err := manifestOf(t.Context(), c, repository, "v1"); return err },
 			"Blob":      func() error { _, _, err := c.Blob(t.Context(), repository, good, 0); return err },
 			"Exists":    func() error { return c.Exists(t.Context(), repository, good) },
 			"Tags":      func() error { _, _, err := c.Tags(t.Context(), repository, 0, ""); return err },
@@ -32,7 +32,7 @@ func TestNamesOutsideTheGrammarAreNotSent(t *testing.T) {
 		"", ".", "..", "-a", "a/b", "a?b", "a b", "a\n", "sha256:abc", "sha256:" + strings.Repeat("A", 64), "sha256:../../x", "sha999:" + good.Hex,
 		"md5:" + good.Hex[:32], ":" + good.Hex, "sha256:" + good.Hex + "0", strings.Repeat("a", 129), "%2e%2e",
 	} {
-		if _, _, err := c.Manifest(t.Context(), "acme/web", reference); !errors.Is(err, fs.ErrInvalid) {
+		if _, _, err := manifestOf(t.Context(), c, "acme/web", reference); !errors.Is(err, fs.ErrInvalid) {
 			t.Errorf("reference %q: %v", reference, err)
 		}
 		if reference == "" {
@@ -51,7 +51,7 @@ func TestNamesOutsideTheGrammarAreNotSent(t *testing.T) {
 		t.Errorf("sent %q", got)
 	}
 	for _, repository := range []string{"a", "library/nginx", "a.b_c__d-e---f/0", strings.Repeat("a", 255)} {
-		if _, _, err := c.Manifest(t.Context(), repository, "_V1.0-x"); err != nil {
+		if _, _, err := manifestOf(t.Context(), c, repository, "_V1.0-x"); err != nil {
 			t.Errorf("repository %q: %v", repository, err)
 		}
 	}

@@ -90,7 +90,7 @@ func TestRealmOnAStrangersHostGetsNothing(t *testing.T) {
 	r.realm = stranger.url() + "/token"
 	credentials := func(config *Config) { config.Credentials = Static("robot", "hunter2") }
 
-	_, _, err := w.client(registry, credentials).Manifest(t.Context(), "acme/web", "v1")
+	_, _, err := manifestOf(t.Context(), w.client(registry, credentials), "acme/web", "v1")
 	wantKind(t, err, KindRefused)
 	if want := stranger.name + " to upstreams.reg.authHosts"; !strings.Contains(strings.ReplaceAll(err.Error(), `"`, ""), want) {
 		t.Errorf("%q does not say %q", err, want)
@@ -106,7 +106,7 @@ func TestRealmOnAStrangersHostGetsNothing(t *testing.T) {
 		credentials(config)
 		config.AuthHosts = []string{stranger.name}
 	})
-	if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+	if _, _, err := manifestOf(t.Context(), c, "acme/web", "v1"); err != nil {
 		t.Errorf("once its host is listed: %v", err)
 	}
 	if got := len(stranger.authorizations()); got != 1 {
@@ -134,7 +134,7 @@ func TestRealmThatResolvesToAPrivateAddress(t *testing.T) {
 			c := w.client(registry, func(config *Config) {
 				config.Egress, config.Credentials = tt.egress, Static("robot", "hunter2")
 			})
-			_, _, err := c.Manifest(t.Context(), "acme/web", "v1")
+			_, _, err := manifestOf(t.Context(), c, "acme/web", "v1")
 			wantKind(t, err, KindRefused)
 			if !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("%q does not say %q", err, tt.says)
@@ -152,7 +152,7 @@ func TestUpstreamNamesItsOwnPortOverHTTP(t *testing.T) {
 	plain := w.serve("http", "registry.example", func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprint(rw, `{"token":"x"}`) })
 	registry := w.serve("https", "registry.example", (&tokenRegistry{realm: plain.url() + "/token"}).serve)
 	c := w.client(registry, func(config *Config) { config.Credentials = Static("robot", "hunter2") })
-	_, _, err := c.Manifest(t.Context(), "acme/web", "v1")
+	_, _, err := manifestOf(t.Context(), c, "acme/web", "v1")
 	wantKind(t, err, KindRefused)
 	if got := plain.lines(); len(got) != 0 {
 		t.Errorf("asked over http: %q", got)

@@ -50,7 +50,7 @@ func withPassword(config *Config) { config.Credentials = Static("robot", "hunter
 func TestRedirects(t *testing.T) {
 	t.Run("another host gets the request without the token", func(t *testing.T) {
 		w, registry, other, _ := redirectWorld(t, text("content"))
-		body, _, err := w.client(registry, withPassword).Manifest(t.Context(), "acme/web", "v1")
+		body, _, err := manifestOf(t.Context(), w.client(registry, withPassword), "acme/web", "v1")
 		if err != nil || string(body) != "content" {
 			t.Fatalf("got %q, %v", body, err)
 		}
@@ -73,7 +73,7 @@ func TestRedirects(t *testing.T) {
 				rw.Header().Set("WWW-Authenticate", challenge)
 				rw.WriteHeader(http.StatusUnauthorized)
 			})
-			_, _, err := w.client(registry, withPassword).Manifest(t.Context(), "acme/web", "v1")
+			_, _, err := manifestOf(t.Context(), w.client(registry, withPassword), "acme/web", "v1")
 			wantKind(t, err, KindUnauthorized)
 			if len(other.lines()) != 1 || len(other.authorizations()) != 0 {
 				t.Errorf("the other host was asked %q with %q", other.lines(), other.authorizations())
@@ -84,7 +84,7 @@ func TestRedirects(t *testing.T) {
 	t.Run("the registry's own redirect to itself keeps the token", func(t *testing.T) {
 		w, registry, _, target := redirectWorld(t, text("content"))
 		*target = "/own"
-		body, _, err := w.client(registry, withPassword).Manifest(t.Context(), "acme/web", "v1")
+		body, _, err := manifestOf(t.Context(), w.client(registry, withPassword), "acme/web", "v1")
 		if err != nil || string(body) != "own content" || registry.last().header.Get("Authorization") == "" {
 			t.Errorf("got %q, %v, with %q", body, err, registry.last().header.Get("Authorization"))
 		}
@@ -96,7 +96,7 @@ func TestRedirects(t *testing.T) {
 			http.Redirect(rw, r, back, http.StatusFound)
 		})
 		back = registry.url() + "/own"
-		body, _, err := w.client(registry, withPassword).Manifest(t.Context(), "acme/web", "v1")
+		body, _, err := manifestOf(t.Context(), w.client(registry, withPassword), "acme/web", "v1")
 		if err != nil || string(body) != "own content" {
 			t.Fatalf("got %q, %v", body, err)
 		}
@@ -116,7 +116,7 @@ func TestRedirects(t *testing.T) {
 				}
 				http.Redirect(rw, r, "?hop="+strconv.Itoa(n+1), http.StatusSeeOther)
 			})
-			_, _, err := w.client(registry, nil).Manifest(t.Context(), "acme/web", "v1")
+			_, _, err := manifestOf(t.Context(), w.client(registry, nil), "acme/web", "v1")
 			wantKind(t, err, kind)
 		}
 	})
@@ -173,7 +173,7 @@ func TestRedirectsThatAreRefused(t *testing.T) {
 			*target = tt.target(w)
 			c := w.client(registry, func(config *Config) { withPassword(config); config.Egress = nil })
 			for _, call := range []func() error{
-				func() error { _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); return err },
+				func() error { _, _, err := manifestOf(t.Context(), c, "acme/web", "v1"); return err },
 				func() error { _, _, err := c.Blob(t.Context(), "acme/web", digestOf(t, "content"), 0); return err },
 				func() error { return c.Exists(t.Context(), "acme/web", digestOf(t, "content")) },
 			} {
@@ -203,7 +203,7 @@ func TestRedirectToAPrivateHost(t *testing.T) {
 	t.Run("is followed when egress.allow lists it", func(t *testing.T) {
 		w, registry, _, _ := redirectWorld(t, text("content"))
 		c := w.client(registry, func(config *Config) { config.Egress = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} })
-		if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+		if _, _, err := manifestOf(t.Context(), c, "acme/web", "v1"); err != nil {
 			t.Error(err)
 		}
 	})
@@ -214,7 +214,7 @@ func TestRedirectToAPrivateHost(t *testing.T) {
 			http.Redirect(rw, r, other.url(), http.StatusFound)
 		})
 		c := w.client(registry, func(config *Config) { config.Egress = nil })
-		if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+		if _, _, err := manifestOf(t.Context(), c, "acme/web", "v1"); err != nil {
 			t.Error(err)
 		}
 	})
@@ -225,18 +225,18 @@ func TestRedirectToAPrivateHost(t *testing.T) {
 			http.Redirect(rw, r, other.url(), http.StatusFound)
 		})
 		c := w.client(registry, func(config *Config) { config.Egress = nil })
-		_, _, err := c.Manifest(t.Context(), "acme/web", "v1")
+		_, _, err := manifestOf(t.Context(), c, "acme/web", "v1")
 		wantKind(t, err, KindRefused)
 	})
 	t.Run("a name is checked at each dial", func(t *testing.T) {
 		w, registry, other, _ := redirectWorld(t, text("content"))
 		c := w.client(registry, nil)
-		if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+		if _, _, err := manifestOf(t.Context(), c, "acme/web", "v1"); err != nil {
 			t.Fatal(err)
 		}
 		w.resolve("cdn.test", "169.254.169.254")
 		c.Close()
-		_, _, err := c.Manifest(t.Context(), "acme/web", "v1")
+		_, _, err := manifestOf(t.Context(), c, "acme/web", "v1")
 		wantKind(t, err, KindRefused)
 		if got := len(other.lines()); got != 1 {
 			t.Errorf("%d requests, want 1", got)

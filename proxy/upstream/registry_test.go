@@ -55,7 +55,7 @@ func TestAgainstARegistry(t *testing.T) {
 	}
 	t.Cleanup(c.Close)
 	for _, reference := range []string{"v1", digest.String()} {
-		got, contentType, err := c.Manifest(t.Context(), "acme/web", reference)
+		got, contentType, err := manifestOf(t.Context(), c, "acme/web", reference)
 		if err != nil || string(got) != string(must(image.RawManifest())(t)) || contentType != string(desc.MediaType) {
 			t.Errorf("manifest %s: %d bytes, %s, %v", reference, len(got), contentType, err)
 		}
@@ -81,7 +81,7 @@ func TestAgainstARegistry(t *testing.T) {
 		t.Error(err)
 	}
 	for name, err := range map[string]error{
-		"manifest":   second(c.Manifest(t.Context(), "acme/web", "v3")),
+		"manifest":   second(manifestOf(t.Context(), c, "acme/web", "v3")),
 		"blob":       c.Exists(t.Context(), "acme/web", digestOf(t, "nothing")),
 		"repository": second(c.Tags(t.Context(), "acme/nothing", 0, "")),
 	} {

@@ -110,7 +110,7 @@ func TestSecretsStayOutOfErrors(t *testing.T) {
 					})
 					failed := 0
 					for _, call := range []func() error{
-						func() error { _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); return err },
+						func() error { _, _, err := manifestOf(t.Context(), c, "acme/web", "v1"); return err },
 						func() error { return c.Exists(t.Context(), "acme/web", digestOf(t, "x")) },
 						func() error { _, _, err := c.Tags(t.Context(), "acme/web", 0, ""); return err },
 						func() error { _, err := c.Referrers(t.Context(), "acme/web", digestOf(t, "x"), ""); return err },
@@ -169,7 +169,7 @@ func TestCredentialsErrorIsNotShown(t *testing.T) {
 			return Credential{}, errors.New("helper said pass-canary")
 		}
 	})
-	_, _, err := c.Manifest(t.Context(), "acme/web", "v1")
+	_, _, err := manifestOf(t.Context(), c, "acme/web", "v1")
 	wantKind(t, err, KindUnavailable)
 	if strings.Contains(err.Error(), "canary") {
 		t.Error(err)

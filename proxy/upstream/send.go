@@ -23,7 +23,7 @@ const (
 	maxDiscarded  = 32 << 10               // of a body that nobody reads, so that its connection is used again
 	pingAfter     = 20 * time.Second       // without a frame on an HTTP/2 connection
 	idleKept      = 90 * time.Second
-	idlePerHost   = 16
+	idlePerHost   = 32 // more than a pull uses at once, or the next one dials anew
 	transportRead = 32 << 10
 )
 
@@ -60,6 +60,7 @@ type call struct {
 	path       string // below /v2/<repository>/, of characters that need no escape
 	query      string // encoded
 	header     http.Header
+	begun      validator // for If-Range, where it came from
 }
 
 func (q call) url(own origin) *url.URL {
@@ -69,19 +70,31 @@ func (q call) url(own origin) *url.URL {
 // String names the call in errors, without its query.
 func (q call) String() string { return q.method + " /v2/" + q.repository + "/" + q.path }
 
-// do sends q, again after transient failures, until use accepts an answer with
-// status 200 or 206. use closes the body of an answer that it accepts.
+// accepts reports whether an answer with this status is handed on. 304 answers
+// nothing but a condition, and means what it says only then.
+func (q call) accepts(status int) bool {
+	switch status {
+	case http.StatusOK, http.StatusPartialContent:
+		return true
+	case http.StatusNotModified:
+		return q.header.Get("If-None-Match") != ""
+	}
+	return false
+}
+
+// do sends q, again after transient failures, until use accepts an answer with a
+// status that q accepts. use closes the body of an answer that it accepts.
 func (c *Client) do(ctx context.Context, q call, use func(*http.Response) error) error {
 	return retry(ctx, func() error {
 		response, err := c.authenticated(ctx, q)
 		if err != nil {
 			return err
 		}
-		if response.StatusCode != http.StatusOK && response.StatusCode != http.StatusPartialContent {
+		if !q.accepts(response.StatusCode) {
 			defer discard(response)
 			return statusFault(response, c.limits.Error)
 		}
-		if q.method != http.MethodHead && !identity(response.Header) {
+		if q.method != http.MethodHead && response.StatusCode != http.StatusNotModified && !identity(response.Header) {
 			discard(response)
 			return fault(KindMismatch, "the answer has a Content-Encoding, which was not asked for")
 		}
@@ -167,6 +180,9 @@ func (c *Client) follow(ctx context.Context, q call, used authorization) (respon
 		if own && used.header != "" {
 			request.Header.Set("Authorization", used.header)
 		}
+		if q.begun.etag != "" && at == q.begun.from {
+			request.Header.Set("If-Range", q.begun.etag)
+		}
 		response, err := c.roundTrip(request)
 		if err != nil {
 			return nil, false, err
@@ -229,7 +245,7 @@ func (c *Client) roundTrip(request *http.Request) (*http.Response, error) {
 	}
 	remaining := -1
 	if to == c.own {
-		remaining = rateRemaining(response.Header)
+		remaining = c.allowance.note(response.Header)
 	}
 	c.observe(statusLabel(response.StatusCode), remaining)
 	return response, nil
@@ -241,15 +257,6 @@ func statusLabel(status int) string {
 		return "other"
 	}
 	return strconv.Itoa(status)
-}
-
-// rateRemaining reads Docker Hub's header: "76;w=21600".
-func rateRemaining(header http.Header) int {
-	count, _, _ := strings.Cut(header.Get("Ratelimit-Remaining"), ";")
-	if n, err := strconv.ParseUint(count, 10, 31); err == nil {
-		return int(n)
-	}
-	return -1
 }
 
 // identity reports whether a body is sent as it is.
@@ -264,11 +271,11 @@ func identity(header http.Header) bool {
 	return true
 }
 
-// discard closes an answer that nobody reads, after a body that is short and
-// says so.
+// discard closes an answer that nobody reads, after a body that is short, so that
+// its connection is used again.
 func discard(response *http.Response) {
-	if n := response.ContentLength; n > 0 && n <= maxDiscarded {
-		_, _ = io.CopyN(io.Discard, response.Body, n)
+	if response.ContentLength <= maxDiscarded { // or does not say
+		_, _ = io.CopyN(io.Discard, response.Body, maxDiscarded+1) // up to its end
 	}
 	_ = response.Body.Close()
 }

@@ -19,10 +19,25 @@ import (
 func scripted(t *testing.T, config Config, script func(n int, request *http.Request, conn net.Conn)) (c *Client, sent func() int) {
 	t.Helper()
 	var servers sync.WaitGroup
+	connect, sent := pipeServer(&servers, script)
+	config.Name, config.URL = "reg", "http://registry.test"
+	c, err := newClient(config, func(context.Context, string, string) (net.Conn, error) { return connect(), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Close()
+		servers.Wait()
+	})
+	return c, sent
+}
+
+// pipeServer returns how to connect to a server that answers with script, over
+// pipes, and how many requests have reached it.
+func pipeServer(servers *sync.WaitGroup, script func(n int, request *http.Request, conn net.Conn)) (connect func() net.Conn, sent func() int) {
 	var mu sync.Mutex
 	n := 0
-	config.Name, config.URL = "reg", "http://registry.test"
-	c, err := newClient(config, func(context.Context, string, string) (net.Conn, error) {
+	connect = func() net.Conn {
 		client, server := net.Pipe()
 		servers.Go(func() {
 			defer server.Close()
@@ -39,16 +54,9 @@ func scripted(t *testing.T, config Config, script func(n int, request *http.Requ
 				script(this, request, server)
 			}
 		})
-		return client, nil
-	})
-	if err != nil {
-		t.Fatal(err)
+		return client
 	}
-	t.Cleanup(func() {
-		c.Close()
-		servers.Wait()
-	})
-	return c, func() int {
+	return connect, func() int {
 		mu.Lock()
 		defer mu.Unlock()
 		return n
@@ -72,7 +80,7 @@ func TestSlowRegistry(t *testing.T) {
 	}
 	digest := digestOf(t, "x")
 	manifest := func(t *testing.T, c *Client) error {
-		_, _, err := c.Manifest(t.Context(), "acme/web", "v1")
+		_, _, err := manifestOf(t.Context(), c, "acme/web", "v1")
 		return err
 	}
 	blob := func(t *testing.T, c *Client) error {
@@ -189,7 +197,7 @@ func TestSlowRegistry(t *testing.T) {
 			c, _ := scripted(t, Config{}, func(_ int, _ *http.Request, conn net.Conn) { hang(conn) })
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			_, _, err := c.Manifest(ctx, "acme/web", "v1")
+			_, _, err := manifestOf(ctx, c, "acme/web", "v1")
 			if !errors.Is(err, context.DeadlineExceeded) || kindOf(err) != KindUnavailable {
 				t.Errorf("got %v", err)
 			}
@@ -233,7 +241,7 @@ func TestRetries(t *testing.T) {
 					answer(conn, status, "", "")
 				})
 				start := time.Now()
-				_, _, err := c.Manifest(t.Context(), "acme/web", "v1")
+				_, _, err := manifestOf(t.Context(), c, "acme/web", "v1")
 				took := time.Since(start)
 				wantKind(t, err, tt.kind)
 				if sent() != tt.sent || took < tt.least || took > tt.most {
@@ -253,7 +261,7 @@ func TestRetries(t *testing.T) {
 			})
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			_, _, err := c.Manifest(ctx, "acme/web", "v1")
+			_, _, err := manifestOf(ctx, c, "acme/web", "v1")
 			if !errors.Is(err, context.DeadlineExceeded) || sent() != 1 {
 				t.Errorf("got %v after %d", err, sent())
 			}
@@ -280,7 +288,7 @@ func TestTokenExpires(t *testing.T) {
 			want  int
 		}{{0, 1}, {89 * time.Second, 1}, {2 * time.Second, 2}, {0, 2}} {
 			time.Sleep(step.pause)
-			if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+			if _, _, err := manifestOf(t.Context(), c, "acme/web", "v1"); err != nil {
 				t.Fatal(err)
 			}
 			if tokens != step.want {
@@ -300,7 +308,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 		var all sync.WaitGroup
 		for range 10 {
 			all.Go(func() {
-				if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+				if _, _, err := manifestOf(t.Context(), c, "acme/web", "v1"); err != nil {
 					t.Error(err)
 				}
 			})

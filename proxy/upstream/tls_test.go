@@ -53,7 +53,7 @@ func TestTLS(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
 			h := tt.start(t, w)
-			_, _, err := w.client(h, withPassword).Manifest(t.Context(), "acme/web", "v1")
+			_, _, err := manifestOf(t.Context(), w.client(h, withPassword), "acme/web", "v1")
 			wantKind(t, err, KindTLS)
 			if !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("%q does not say %q", err, tt.says)
@@ -72,7 +72,7 @@ func TestTLS(t *testing.T) {
 	t.Run("without a ca only the system's authorities are trusted", func(t *testing.T) {
 		w := newWorld(t)
 		h := w.serve("https", "registry.example", text("content"))
-		_, _, err := w.client(h, func(config *Config) { config.CA = nil }).Manifest(t.Context(), "acme/web", "v1")
+		_, _, err := manifestOf(t.Context(), w.client(h, func(config *Config) { config.CA = nil }), "acme/web", "v1")
 		wantKind(t, err, KindTLS)
 	})
 }
@@ -95,7 +95,7 @@ func TestHTTP2(t *testing.T) {
 	h.name = net.JoinHostPort("registry.example", port)
 	w.resolve("registry.example", "127.0.0.1")
 	c := w.client(h, nil)
-	body, _, err := c.Manifest(t.Context(), "acme/web", "v1")
+	body, _, err := manifestOf(t.Context(), c, "acme/web", "v1")
 	if err != nil || string(body) != "HTTP/2.0" {
 		t.Fatalf("got %q, %v", body, err)
 	}
@@ -130,11 +130,11 @@ func TestObserve(t *testing.T) {
 		config.Observe = func(status string, remaining int) { got = append(got, observed{status, remaining}) }
 	})
 	for n = range limits {
-		_, _, _ = c.Manifest(t.Context(), "acme/web", "v1")
+		_, _, _ = manifestOf(t.Context(), c, "acme/web", "v1")
 	}
 	w.resolve("registry.example", "169.254.169.254")
 	c.Close()
-	_, _, _ = c.Manifest(t.Context(), "acme/web", "v1")
+	_, _, _ = manifestOf(t.Context(), c, "acme/web", "v1")
 	want := []observed{{"200", 76}, {"404", -1}, {"other", -1}, {"200", -1}, {"200", -1}, {"200", 0}, {"error", -1}}
 	if !slices.Equal(got, want) {
 		t.Errorf("observed %v, want %v", got, want)
@@ -148,7 +148,7 @@ func TestObserve(t *testing.T) {
 		c := w.client(registry, func(config *Config) {
 			config.Observe = func(status string, remaining int) { got = append(got, observed{status, remaining}) }
 		})
-		if _, _, err := c.Manifest(t.Context(), "acme/web", "v1"); err != nil {
+		if _, _, err := manifestOf(t.Context(), c, "acme/web", "v1"); err != nil {
 			t.Fatal(err)
 		}
 		if want := []observed{{"401", -1}, {"200", -1}, {"307", -1}, {"200", -1}}; !slices.Equal(got, want) {

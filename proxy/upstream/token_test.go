@@ -53,7 +53,7 @@ func TestTokenHostAnswers(t *testing.T) {
 			registry := w.serve("https", "registry.corp.example", r.serve)
 			auth := w.serve("https", "auth.corp.example", tt.answer)
 			r.realm = auth.url() + "/token"
-			_, _, err := w.client(registry, nil).Manifest(t.Context(), "acme/web", "v1")
+			_, _, err := manifestOf(t.Context(), w.client(registry, nil), "acme/web", "v1")
 			wantKind(t, err, tt.kind)
 			if got := len(auth.lines()); got != tt.asked {
 				t.Errorf("asked %d times, want %d", got, tt.asked)

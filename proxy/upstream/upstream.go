@@ -118,6 +118,9 @@ type Client struct {
 	transport *http.Transport
 	auth      *authenticator
 	marks     tagMarks
+	allowance allowance
+	breaker   breaker
+	begun     validators // of transfers under way
 }
 
 // New returns a client for the registry that config describes. It reports all
@@ -156,7 +159,7 @@ func newClient(config Config, dial dialFunc) (*Client, error) {
 	if dial == nil {
 		dial = c.egress.dialler(c.timeouts.Dial, config.Resolver)
 	}
-	c.transport = newTransport(config.Proxy, roots, dial, c.timeouts, c.limits)
+	c.transport = newTransport(config.Proxy, roots, c.breaker.guard(dial), c.timeouts, c.limits)
 	c.auth = &authenticator{
 		realms:      realms{name: config.Name, own: own, hosts: hosts},
 		credentials: config.Credentials,

@@ -16,7 +16,7 @@ import (
 // of ours, so the shape is written out again.
 var (
 	_ interface {
-		Manifest(ctx context.Context, repository, reference string) (body []byte, contentType string, err error)
+		Manifest(ctx context.Context, repository, reference string, held v1.Hash) (body []byte, contentType string, unchanged bool, err error)
 		Blob(ctx context.Context, repository string, digest v1.Hash, offset int64) (body io.ReadCloser, size int64, err error)
 		Exists(ctx context.Context, repository string, digest v1.Hash) error
 		Tags(ctx context.Context, repository string, n int, last string) (tags []string, more bool, err error)

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/binary"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -24,6 +25,7 @@ import (
 	"testing"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.uber.org/goleak"
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -327,6 +329,15 @@ func repositoryOf(path string) string {
 		}
 	}
 	return path
+}
+
+// manifestOf is Manifest for who holds none.
+func manifestOf(ctx context.Context, c *Client, repository, reference string) (body []byte, contentType string, err error) {
+	body, contentType, unchanged, err := c.Manifest(ctx, repository, reference, v1.Hash{})
+	if unchanged {
+		return nil, "", errors.New("unchanged, which was not asked")
+	}
+	return body, contentType, err
 }
 
 // kindOf returns the kind of an error's Error, or "none".
