@@ -33,6 +33,7 @@ var rooms = map[string]struct {
 		"vidimus/signer", "vidimus/verifier", "vidimus/verifier/envelope",
 	}, "the only place that knows every part"},
 	"vidimus/e2e":       {nil, "tests only"},
+	"vidimus/e2e/bench": {[]string{"vidimus/signer"}, "what is measured is measured from outside, as a process; images are signed as vidimus sign does"},
 	"vidimus/e2e/lying": {nil, "an upstream for tests signs by itself, so that our own faults cannot hide each other"},
 	"vidimus/e2e/real":  {[]string{"vidimus/e2e/lying"}, "real components are told about nothing of ours but the binary"},
 }
