@@ -5,6 +5,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -92,6 +93,10 @@ func TestAPlainSignatureIsCheckedWithoutFetchingItsPayload(t *testing.T) {
 					if code, body := status(t, proxy, "acme/web", tt.tag); code != http.StatusOK {
 						t.Errorf("%s: the proxy answers %d %s", tt.tag, code, body)
 					}
+				})
+				// the image's own blobs are fetched ahead, and no part of the evidence
+				blobs = slices.DeleteFunc(blobs, func(digest string) bool {
+					return slices.ContainsFunc(content.Blobs, func(blob []byte) bool { return lying.Digest(blob).String() == digest })
 				})
 				if diff := cmp.Diff([]string{tt.tag, lying.SignatureTag(content.Digest())}, manifests); diff != "" || len(blobs) != tt.payloads {
 					t.Errorf("%s: payloads %v, manifests (-want +got):\n%s", tt.tag, blobs, diff)

@@ -180,7 +180,8 @@ func (w *world) revision(id string) *proxy.Revision {
 func (w *world) registered(name string, registry *lying.Registry) proxy.Registered {
 	w.t.Helper()
 	config := upstream.Config{Name: name, URL: registry.URL}
-	config.Observe = func(status string, remaining int) { w.metrics.UpstreamAnswered(name, status, remaining) }
+	metrics := w.metrics // a lookup that nobody waits for may end after a restart
+	config.Observe = func(status string, remaining int) { metrics.UpstreamAnswered(name, status, remaining) }
 	if w.settings.client != nil {
 		w.settings.client(&config)
 	}

@@ -156,8 +156,8 @@ func TestAClientJoinsWhatIsFetchedAhead(t *testing.T) {
 	w.up.Lie(lying.Blob("acme/web", lying.Digest(layer)), lying.Drip(pace))
 	served(t, w.get(manifestPath(web, "v1")), image)
 	w.awaitBlobs("acme/web", lying.Digest(layer))
-	f := w.begin(t.Context(), blobPath(web, lying.Digest(layer)))
 	pace <- 200 << 10
+	f := w.begin(t.Context(), blobPath(web, lying.Digest(layer)))
 	f.read(t, 1000)
 	close(pace)
 	if n := len(w.up.Requests(lying.Blob("acme/web", lying.Digest(layer)))); n != 1 {

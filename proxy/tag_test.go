@@ -25,6 +25,9 @@ func revalidated(t *testing.T, up *lying.Registry, want ...string) {
 	t.Helper()
 	got := []string{}
 	for _, q := range up.Requests(lying.ByTag("")) {
+		if strings.HasSuffix(q.Reference, ".cosign") {
+			continue // nobody waits for it: see asked
+		}
 		held := strings.Trim(strings.Join(q.Header.Values("If-None-Match"), "|"), `"`)
 		got = append(got, fmt.Sprintf("%s %.12s %d", q.Reference, held, q.Status))
 	}

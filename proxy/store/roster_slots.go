@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"math/rand/v2"
 	"os"
 )
 
@@ -50,8 +49,9 @@ type slotFile struct {
 	generation uint64
 	bytes      int64 // of all records
 	count      int64
-	clean      bool // the file was closed in order
-	damaged    bool // a slot did not hold: the roster needs a survey
+	clean      bool  // the file was closed in order
+	damaged    bool  // a slot did not hold: the roster needs a survey
+	hand       int64 // the page at which the next sample begins
 	page       [pageSize]byte
 }
 
@@ -294,12 +294,13 @@ func (t *slotFile) oldest(inUse func(key) bool) (oldest record, ok bool, err err
 		}
 		return oldest, ok, nil
 	}
-	// A table is at least a quarter full, or nearly empty and soon looked
-	// through: pages without a record are no reason to give up.
-	for i := 0; i < samplePages || !ok && i < int(t.pages); i++ {
-		if err := look(rand.Int64N(t.pages)); err != nil {
+	// The keys are hashes, so that pages in a row are as good a sample as any;
+	// the next one is of other pages. Where nothing is found, it goes on.
+	for i := 0; i < samplePages || !ok && int64(i) < t.pages; i++ {
+		if err := look(t.hand); err != nil {
 			return oldest, ok, err
 		}
+		t.hand = (t.hand + 1) % t.pages
 	}
 	return oldest, ok, nil
 }

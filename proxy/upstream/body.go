@@ -31,7 +31,7 @@ type transfer struct {
 	source io.ReadCloser
 	cancel context.CancelCauseFunc // of the request
 	why    func(error) error       // turns what a Read returned into an Error
-	whole  func()                  // called at Close when all has come
+	whole  func()                  // called when all has come
 
 	skip int64 // bytes before the offset that was asked for
 	left int64 // bytes still to come after skip; -1: not announced
@@ -102,10 +102,16 @@ func (t *transfer) end() {
 	case n > 0:
 		t.err = t.why(fault(KindMismatch, "the blob is longer than its header says"))
 	case err == io.EOF:
-		t.err = io.EOF
+		t.finish()
 	default:
 		t.fail(err)
 	}
+}
+
+// finish notes that all has come.
+func (t *transfer) finish() {
+	t.err = io.EOF
+	t.whole()
 }
 
 // fail keeps the first error. An end that comes too early is one.
@@ -114,7 +120,7 @@ func (t *transfer) fail(err error) {
 	case err == nil || t.err != nil:
 	case err == io.EOF && t.skip == 0 && t.left <= 0:
 		if t.left < 0 {
-			t.err = io.EOF
+			t.finish()
 		}
 	case err == io.EOF:
 		t.err = t.why(io.ErrUnexpectedEOF)
@@ -145,8 +151,5 @@ func (t *transfer) read(p []byte) (int, error) {
 func (t *transfer) Close() error {
 	t.timer.Stop()
 	t.cancel(context.Canceled)
-	if t.err == io.EOF {
-		t.whole()
-	}
 	return t.source.Close()
 }
