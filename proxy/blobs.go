@@ -158,8 +158,8 @@ func (v *view) fetchBlob(ctx context.Context, desc v1.Descriptor) (io.ReadCloser
 // mayAnswer asks this repository's upstream whether it holds digest, unless it
 // has delivered it.
 func (v *view) mayAnswer(ctx context.Context, digest v1.Hash) error {
-	e, near := v.edge(digest)
-	if near && e.delivered.Load() {
+	e, fresh := v.edge(digest)
+	if fresh && e.delivered.Load() {
 		return nil
 	}
 	delivered, _, err := v.proxy.index.Known(ctx, v.name, digest)
@@ -169,7 +169,7 @@ func (v *view) mayAnswer(ctx context.Context, digest v1.Hash) error {
 	if !delivered {
 		err = v.confirm(ctx, digest)
 	}
-	if near && err == nil {
+	if fresh && err == nil {
 		e.delivered.Store(true)
 	}
 	return err

@@ -25,6 +25,9 @@ import (
 //   - The repository: it is part of the key, as the upstream that delivered the
 //     content there.
 //
+// Nothing in an answer depends on who asks or how, but for headers that are made
+// anew: what does so one day must be asked before this, or be part of the key.
+//
 // All of it expires after answerKept, when the long path says once more what is
 // in use and what is referenced, to caches and an index that forget.
 const answerKept = 5 * time.Second

@@ -3,6 +3,8 @@ package proxy_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -232,15 +234,29 @@ func TestTheShortPathKeepsToTheRecord(t *testing.T) {
 	}
 }
 
-// Answers of every size come whole and with their length.
+// Answers of every size come whole and with their length, in both versions of
+// HTTP.
 func TestAnswersOfEverySizeTellTheirLength(t *testing.T) {
 	w := newWorld(t)
+	second := httptest.NewUnstartedServer(w.proxy)
+	second.EnableHTTP2 = true
+	second.StartTLS()
+	defer second.Close()
 	for size := 1 << 10; size <= 6<<10; size += 31 {
 		image := lying.ImageWith("web", lying.Layer{MediaType: types.MediaType("application/vnd.oci.image.layer.v1.tar+" + strings.Repeat("x", size)), Data: []byte("x")})
 		w.up.Push("open/web", image, "v1")
-		a := w.get(byDigest("ghcr.io/open/web", image))
-		if served(t, a, image); a.header.Get("Content-Length") == "" {
-			t.Fatalf("no Content-Length with %d bytes", len(image.Body))
+		path := byDigest("ghcr.io/open/web", image)
+		for version, client := range map[int]*http.Client{1: w.web, 2: second.Client()} {
+			server := map[int]string{1: w.server.URL, 2: second.URL}[version]
+			response, err := client.Get(server + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(response.Body)
+			response.Body.Close()
+			if err != nil || string(body) != string(image.Body) || response.ProtoMajor != version || response.Header.Get("Content-Length") != fmt.Sprint(len(body)) {
+				t.Fatalf("HTTP/%d, %d bytes: %v, %d bytes, %v", version, len(image.Body), err, len(body), response.Header)
+			}
 		}
 	}
 }
