@@ -49,6 +49,9 @@ func (q *request) serveBlob(v *view) error {
 // repository reaches digest, and the decision about that manifest. Without one
 // its error is what a client is told.
 func (v *view) admitBlob(ctx context.Context, digest v1.Hash, a asker) (v1.Descriptor, policy.Decision, error) {
+	if e, ok := v.edge(digest); ok {
+		return e.desc, e.decision.decision, nil
+	}
 	if v.Gate.Revoked(digest) {
 		d, err := v.decide(ctx, &manifest{digest: digest}, "", a)
 		if err == nil {
@@ -75,6 +78,7 @@ func (v *view) admitBlob(ctx context.Context, digest v1.Hash, a asker) (v1.Descr
 		}
 		d, err := v.gate(ctx, m, "", a)
 		if d.Served() {
+			v.keepEdge(desc, d)
 			return desc, d, nil
 		}
 		if err != nil {
@@ -123,14 +127,21 @@ func (v *view) origin(digest v1.Hash) func(ctx context.Context, offset int64) (i
 // mayAnswer asks this repository's upstream whether it holds digest, unless it
 // has delivered it.
 func (v *view) mayAnswer(ctx context.Context, digest v1.Hash) error {
+	e, fresh := v.edge(digest)
+	if fresh && e.delivered.Load() {
+		return nil
+	}
 	delivered, _, err := v.proxy.index.Known(ctx, v.name, digest)
 	if err != nil {
 		return fmt.Errorf("read the index: %w", err)
 	}
-	if delivered {
-		return nil
+	if !delivered {
+		err = v.confirm(ctx, digest)
 	}
-	return v.confirm(ctx, digest)
+	if fresh && err == nil {
+		e.delivered.Store(true)
+	}
+	return err
 }
 
 // confirm asks this repository's upstream whether it holds digest.

@@ -74,6 +74,22 @@ func tableMemory(t table) int64 {
 	return 0
 }
 
+// recentMemory is how many bytes a table of what was last used of an index file
+// may take.
+func recentMemory(t table) int64 {
+	switch t {
+	case tableTags:
+		return 512 << 10
+	case tableDelivered:
+		return 1 << 20
+	case tableParents:
+		return 2 << 20
+	case tableRepositories:
+		return 128 << 10
+	}
+	return 0
+}
+
 // limits are the constants above that tests make smaller.
 type limits struct {
 	transfers      int

@@ -29,7 +29,8 @@
 //
 // The index of tags, deliveries and parents is a set of hints: written behind,
 // about a second late, and lost without harm. A file of it that is damaged is
-// put aside and begun anew, which forgets; it never makes anything known.
+// put aside and begun anew, which forgets; it never makes anything known. What was
+// last asked of it is answered from memory.
 //
 // # Trust
 //
