@@ -47,7 +47,7 @@ const (
 	decisionSize   = 896
 	evidenceSize   = 448
 	answerSize     = 448
-	edgeSize       = 512
+	edgeSize       = 832 // with its two header values
 	notedSize      = 224
 	proofSize      = 768
 	doubtSize      = 1024 // with the error

@@ -25,11 +25,12 @@ type request struct {
 	route  route
 	query  url.Values // nil when there is none
 	client string
-	id     []string // X-Request-Id: the decision's, or one of its own; shared
-	failed error    // for the access log
-	reason string   // of failed, as the answer's detail gives it
-	at     place    // once resolved
-	name   string   // the canonical repository, once resolved
+	id     []string   // X-Request-Id: the decision's, or one of its own; shared
+	failed error      // for the access log
+	reason string     // of failed, as the answer's detail gives it
+	blob   blobWriter // when it is one that is sent
+	at     place      // once resolved
+	name   string     // the canonical repository, once resolved
 
 	writer countingWriter // w
 }

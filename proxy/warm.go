@@ -183,8 +183,10 @@ type edgeKey struct {
 // repository says of it, and the decision about that manifest.
 type edge struct {
 	desc     v1.Descriptor
-	decision *standing
+	decision *standing // nil as long as it is not kept
 	since    time.Time
+	// header values, shared by all answers
+	digestHeader, etagHeader []string
 	// delivered says that this repository's upstream delivered the blob, or
 	// answered 200 to HEAD for it.
 	delivered atomic.Bool
@@ -200,12 +202,20 @@ func (v *view) edge(digest v1.Hash) (*edge, bool) {
 	return e, isWithin(answerKept, e.since, now) && e.decision.stands(now)
 }
 
-// keepEdge keeps how the long path has reached a blob.
-func (v *view) keepEdge(desc v1.Descriptor, d policy.Decision) {
+// keepEdge returns how the long path has reached a blob, and keeps it for the
+// next one who asks.
+func (v *view) keepEdge(desc v1.Descriptor, d policy.Decision) *edge {
+	digest := desc.Digest.String()
+	e := &edge{
+		// the rest of what the manifest says of it is not asked for
+		desc:         v1.Descriptor{MediaType: desc.MediaType, Size: desc.Size, Digest: desc.Digest},
+		digestHeader: []string{digest},
+		etagHeader:   []string{`"` + digest + `"`},
+	}
 	now := v.proxy.now()
 	if decision, ok := v.lasting(d, now); ok {
-		// the rest of what the manifest says of it is not asked for
-		desc = v1.Descriptor{MediaType: desc.MediaType, Size: desc.Size, Digest: desc.Digest}
-		v.edges.add(edgeKey{v.name, desc.Digest}, &edge{desc: desc, decision: decision, since: now})
+		e.decision, e.since = decision, now
+		v.edges.add(edgeKey{v.name, desc.Digest}, e)
 	}
+	return e
 }

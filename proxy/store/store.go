@@ -49,6 +49,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -84,10 +85,11 @@ type Store struct {
 
 	slots   chan struct{} // one for each running transfer from an origin
 	looks   chan struct{} // one for each look at what is held
-	tagger  tagger
 	seals   *seals
 	buffers buffers
-	running sync.WaitGroup
+
+	deferred atomic.Int64 // chunks that wait to be written
+	running  sync.WaitGroup
 
 	mu      sync.Mutex
 	closed  bool
@@ -122,10 +124,6 @@ func Open(config Config) (*Store, error) {
 		looks:   make(chan struct{}, maxLooks),
 		seals:   newSeals(maxSeals),
 		flights: make(map[flight]*transfer),
-	}
-	var err error
-	if s.tagger, err = newTagger(); err != nil {
-		return nil, err
 	}
 	if config.Directory == "" {
 		s.shelf = newMemory(config.MaxMemory)
