@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 )
@@ -18,9 +19,8 @@ type follower struct {
 	offset int64  // of what comes next; under the transfer's mutex
 	lent   *chunk // that is being handed out
 
-	back      []byte // the chunk that was read back last
-	backIndex int64
-	freeBack  func() // nil as long as none was read back
+	back     []byte // what was read back last
+	freeBack func() // nil when nothing is lent
 
 	alone *alone // once it has parted
 }
@@ -47,10 +47,9 @@ func (f *follower) total() int64 {
 type move struct {
 	piece []byte
 	err   error
-	back  bool  // read the chunk back and hand out
-	tag   tag   // its
-	size  int64 // and its size
-	stop  int64 // where to stop handing out
+	tags  []tag // to read back with: of all blocks that can be
+	there int64 // up to where
+	stop  int64 // and where to stop handing out
 	part  bool  // go on alone
 }
 
@@ -62,7 +61,7 @@ func (f *follower) next(ctx context.Context) ([]byte, error) {
 		m := f.look()
 		changed := t.watch()
 		t.mu.Unlock()
-		if m.back {
+		if m.tags != nil {
 			m.piece, m.part = f.readBack(m)
 		}
 		switch {
@@ -89,7 +88,7 @@ func (f *follower) look() move {
 	switch {
 	case f.want >= 0 && (t.published > f.want || t.phase == complete && t.published < f.want):
 		return move{err: &MismatchError{Digest: t.key.digest(), Size: f.want, Length: t.published}}
-	case t.phase == failed && errors.Is(t.err, errLost):
+	case t.phase == failed && (errors.Is(t.err, errLost) || errors.Is(t.err, errDiverted) || errors.Is(t.err, ErrRotten)):
 		return move{part: true}
 	case t.phase == failed:
 		return move{err: t.err}
@@ -109,11 +108,10 @@ func (f *follower) look() move {
 		f.advance(len(piece))
 		return move{piece: piece}
 	}
-	index := f.offset / chunkSize
-	if index >= int64(t.readable) {
+	if f.offset >= t.readable {
 		return move{part: true} // it was left behind
 	}
-	return move{back: true, tag: t.tags[index], size: min(chunkSize, t.published-index*chunkSize), stop: stop}
+	return move{tags: t.tags, there: t.readable, stop: stop}
 }
 
 // advance moves on. The transfer's mutex is held.
@@ -132,26 +130,25 @@ func (f *follower) giveBack() {
 	}
 }
 
-// readBack reads a chunk from the medium, checks it, and returns what may be
-// handed out; part says that it cannot.
+// readBack reads from the medium, checks it, and returns what may be handed out;
+// part says that it cannot.
 func (f *follower) readBack(m move) (piece []byte, part bool) {
-	t, index := f.transfer, f.offset/chunkSize
-	if f.freeBack == nil {
-		f.back, f.freeBack = t.store.buffers.get(chunkSize)
-		f.backIndex = -1
+	t := f.transfer
+	if f.freeBack != nil {
+		f.freeBack()
 	}
-	if f.backIndex != index {
-		f.backIndex = -1
-		f.back = f.back[:m.size]
-		n, err := t.medium.ReadAt(f.back, index*chunkSize)
-		if int64(n) < m.size || tagOf(t.key, index, f.back) != m.tag {
-			t.store.log.Warn("content cannot be read back", "digest", t.key.String(), "error", err)
-			return nil, true
-		}
-		f.backIndex = index
+	first := f.offset / blockSize
+	start := first * blockSize
+	f.back, f.freeBack = t.store.buffers.get(t.store.buffers.piece(chunkSize))
+	f.back = f.back[:min(int64(len(f.back)), m.there-start)]
+	n, err := t.medium.ReadAt(f.back, start)
+	good := int64(intact(t.key, m.tags, m.there, first, f.back[:n]))
+	stop := min(m.stop, start+good)
+	if stop <= f.offset {
+		t.store.log.Warn("content cannot be read back", "digest", t.key.String(), "error", err)
+		return nil, true
 	}
-	start := index * chunkSize
-	piece = f.back[f.offset-start : min(m.stop, start+m.size)-start]
+	piece = f.back[f.offset-start : stop-start]
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.advance(len(piece))
@@ -166,10 +163,13 @@ func (f *follower) leaveFor() error {
 	defer t.mu.Unlock()
 	known := 0
 	if f.offset > max(f.part.first, 0) {
-		known = int((f.offset + chunkSize - 1) / chunkSize)
+		known = int(blocks(f.offset))
 	}
-	if f.from == nil || known > len(t.tags) {
+	switch {
+	case f.from == nil:
 		return ErrRotten
+	case known > len(t.tags):
+		return fmt.Errorf("store: content of %s went away while it was read", t.key)
 	}
 	f.alone = newAlone(t.store, t.key, f.from, f.total(), f.part)
 	f.alone.offset, f.alone.known = f.offset, slices.Clone(t.tags[:known])

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,10 +11,11 @@ import (
 )
 
 // The roster's file: a page that says how many pages follow, and pages of slots.
-// A record is in the page that its key says, in any slot of that page. Numbers
-// are little-endian.
+// A record is in the page that a keyed hash of its key says, in any slot of that
+// page, so that nobody who chooses contents can choose pages. Numbers are
+// little-endian.
 //
-//	header  magic 16, pages 8, generation 8, bytes 8, count 8, clean 1, CRC-32C of these 4
+//	header  magic 16, seed 16, pages 8, generation 8, bytes 8, count 8, clean 1, CRC-32C of these 4
 //	slot    key 32, size 8, used 8, generation 8, zero 4, CRC-32C of these 4
 const (
 	pageSize     = 4096
@@ -20,7 +23,8 @@ const (
 	slotsPerPage = pageSize / slotSize
 
 	rosterMagic = "vidimus roster1\n"
-	headerSize  = len(rosterMagic) + 4*8 + 1
+	seedSize    = 16
+	headerSize  = len(rosterMagic) + seedSize + 4*8 + 1
 
 	// minPages is the size of a new table.
 	minPages = 16
@@ -45,6 +49,7 @@ type record struct {
 // not hold counts as free. It belongs to one goroutine at a time.
 type slotFile struct {
 	file       *os.File
+	seed       [seedSize]byte
 	pages      int64
 	generation uint64
 	bytes      int64 // of all records
@@ -63,6 +68,7 @@ func openSlotFile(file *os.File) (*slotFile, error) {
 	t := &slotFile{file: file}
 	if !t.load() {
 		*t = slotFile{file: file}
+		rand.Read(t.seed[:]) // never fails, it ends the process instead
 		if err := t.clear(minPages); err != nil {
 			return nil, err
 		}
@@ -79,7 +85,8 @@ func (t *slotFile) load() bool {
 	if string(header[:len(rosterMagic)]) != rosterMagic || sumOf(header[:headerSize]) != binary.LittleEndian.Uint32(header[headerSize:]) {
 		return false
 	}
-	numbers := header[len(rosterMagic):]
+	copy(t.seed[:], header[len(rosterMagic):])
+	numbers := header[len(rosterMagic)+seedSize:]
 	t.pages = int64(binary.LittleEndian.Uint64(numbers))
 	t.generation = binary.LittleEndian.Uint64(numbers[8:])
 	t.bytes = int64(binary.LittleEndian.Uint64(numbers[16:]))
@@ -93,7 +100,8 @@ func (t *slotFile) load() bool {
 func (t *slotFile) save(clean bool) error {
 	header := make([]byte, headerSize+4)
 	copy(header, rosterMagic)
-	numbers := header[len(rosterMagic):]
+	copy(header[len(rosterMagic):], t.seed[:])
+	numbers := header[len(rosterMagic)+seedSize:]
 	binary.LittleEndian.PutUint64(numbers, uint64(t.pages))
 	binary.LittleEndian.PutUint64(numbers[8:], t.generation)
 	binary.LittleEndian.PutUint64(numbers[16:], uint64(t.bytes))
@@ -123,7 +131,11 @@ func (t *slotFile) clear(pages int64) error {
 
 // home is the page of a key.
 func (t *slotFile) home(k key) int64 {
-	return int64(binary.LittleEndian.Uint64(k[:]) & uint64(t.pages-1))
+	var keyed [seedSize + len(k)]byte
+	copy(keyed[:], t.seed[:])
+	copy(keyed[seedSize:], k[:])
+	sum := sha256.Sum256(keyed[:])
+	return int64(binary.LittleEndian.Uint64(sum[:]) & uint64(t.pages-1))
 }
 
 // read reads page number n.
@@ -215,10 +227,11 @@ func (t *slotFile) set(r record, recall bool) error {
 	return t.write(t.home(r.key), at)
 }
 
-// remove forgets k.
-func (t *slotFile) remove(k key) error {
+// remove forgets k, unless it was used after the time from which it is known not
+// to be there.
+func (t *slotFile) remove(k key, gone int64) error {
 	at, _, old, err := t.find(k)
-	if err != nil || at < 0 {
+	if err != nil || at < 0 || old.used > gone {
 		return err
 	}
 	return t.free(t.home(k), at, old)
@@ -303,13 +316,14 @@ func (t *slotFile) oldest(inUse func(key) bool) (oldest record, ok bool, err err
 	return oldest, ok, nil
 }
 
-// crowded reports whether the table should grow.
+// crowded reports whether the table should grow. That one page is full is no
+// reason while most have room.
 func (t *slotFile) crowded() bool { return t.count > t.pages*fullAt }
 
 // double writes a table of twice as many pages to file, which takes the place of
 // the present one. Each page is divided between two.
 func (t *slotFile) double(file *os.File) (*slotFile, error) {
-	larger := &slotFile{file: file, generation: t.generation}
+	larger := &slotFile{file: file, seed: t.seed, generation: t.generation}
 	if err := larger.clear(2 * t.pages); err != nil {
 		return nil, err
 	}
