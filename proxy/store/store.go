@@ -37,7 +37,9 @@
 // Unix system) and to one user. A
 // file that changes under the store is noticed, by its hash; whoever may write
 // into the directory can still make the store forget, and can lie in hints.
-// Files are reached through an os.Root and by checked digests alone.
+// Files are reached through an os.Root and by checked digests alone. A Directory
+// is a person's view of one, beside the process that has it: it may remove
+// content, which counts as missing from then on, and does nothing else.
 //
 // Least recently used content is evicted from a directory above
 // Config.MaxSize, in the background, never while it is being read. The order
