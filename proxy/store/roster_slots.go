@@ -1,6 +1,8 @@
 package store
 
 import (
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,18 +11,20 @@ import (
 )
 
 // The roster's file: a page that says how many pages follow, and pages of slots.
-// A record is in the page that its key says, in any slot of that page. Numbers
-// are little-endian.
+// A record is in the page that its key and the table's salt say, in any slot of
+// that page: who chooses contents, and who lists them in some order, can fill no
+// page before the others. Numbers are little-endian.
 //
-//	header  magic 16, pages 8, generation 8, bytes 8, count 8, clean 1, CRC-32C of these 4
+//	header  magic 16, pages 8, generation 8, bytes 8, count 8, salt 16, clean 1, CRC-32C of these 4
 //	slot    key 32, size 8, used 8, generation 8, zero 4, CRC-32C of these 4
 const (
 	pageSize     = 4096
 	slotSize     = 64
 	slotsPerPage = pageSize / slotSize
 
-	rosterMagic = "vidimus roster1\n"
-	headerSize  = len(rosterMagic) + 4*8 + 1
+	rosterMagic = "vidimus roster2\n"
+	saltSize    = 16
+	headerSize  = len(rosterMagic) + 4*8 + saltSize + 1
 
 	// minPages is the size of a new table.
 	minPages = 16
@@ -49,6 +53,7 @@ type slotFile struct {
 	generation uint64
 	bytes      int64 // of all records
 	count      int64
+	salt       [saltSize]byte
 	clean      bool  // the file was closed in order
 	damaged    bool  // a slot did not hold: the roster needs a survey
 	hand       int64 // the page at which the next sample begins
@@ -65,6 +70,7 @@ func openSlotFile(file *os.File) (*slotFile, error) {
 	t := &slotFile{file: file}
 	if !t.load() {
 		*t = slotFile{file: file}
+		rand.Read(t.salt[:])
 		if err := t.clear(minPages); err != nil {
 			return nil, err
 		}
@@ -86,7 +92,8 @@ func (t *slotFile) load() bool {
 	t.generation = binary.LittleEndian.Uint64(numbers[8:])
 	t.bytes = int64(binary.LittleEndian.Uint64(numbers[16:]))
 	t.count = int64(binary.LittleEndian.Uint64(numbers[24:]))
-	t.clean = numbers[32] == 1
+	copy(t.salt[:], numbers[32:])
+	t.clean = numbers[32+saltSize] == 1
 	info, err := t.file.Stat()
 	return err == nil && t.pages >= minPages && t.pages&(t.pages-1) == 0 && info.Size() == (t.pages+1)*pageSize && t.bytes >= 0 && t.count >= 0
 }
@@ -100,8 +107,9 @@ func (t *slotFile) save(clean bool) error {
 	binary.LittleEndian.PutUint64(numbers[8:], t.generation)
 	binary.LittleEndian.PutUint64(numbers[16:], uint64(t.bytes))
 	binary.LittleEndian.PutUint64(numbers[24:], uint64(t.count))
+	copy(numbers[32:], t.salt[:])
 	if clean {
-		numbers[32] = 1
+		numbers[32+saltSize] = 1
 	}
 	binary.LittleEndian.PutUint32(header[headerSize:], castagnoli(header[:headerSize]))
 	if _, err := t.file.WriteAt(header, 0); err != nil {
@@ -125,7 +133,11 @@ func (t *slotFile) clear(pages int64) error {
 
 // home is the page of a key.
 func (t *slotFile) home(k key) int64 {
-	return int64(binary.LittleEndian.Uint64(k[:]) & uint64(t.pages-1))
+	var salted [saltSize + len(k)]byte
+	copy(salted[:], t.salt[:])
+	copy(salted[saltSize:], k[:])
+	sum := sha256.Sum256(salted[:])
+	return int64(binary.LittleEndian.Uint64(sum[:]) & uint64(t.pages-1))
 }
 
 // read reads page number n.
@@ -311,7 +323,7 @@ func (t *slotFile) crowded() bool { return t.count > t.pages*fullAt }
 // double writes a table of twice as many pages to file, which takes the place of
 // the present one. Each page is divided between two.
 func (t *slotFile) double(file *os.File) (*slotFile, error) {
-	larger := &slotFile{file: file, generation: t.generation}
+	larger := &slotFile{file: file, generation: t.generation, salt: t.salt}
 	if err := larger.clear(2 * t.pages); err != nil {
 		return nil, err
 	}
