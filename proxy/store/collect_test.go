@@ -79,13 +79,7 @@ func TestCollectDoesWhatAStoreDoesByItself(t *testing.T) {
 func TestCollectLeavesADirectoryInUseAlone(t *testing.T) {
 	dir := t.TempDir()
 	s := mustOpen(t, Config{Directory: dir})
-	from, body, _ := piped(-1)
-	r, _, err := s.Fetch(t.Context(), owner, digestOf(nil), -1, 0, -1, from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	defer body.Close()
+	underWay(t, s)
 	if did, err := Collect(t.Context(), Config{Directory: dir, MaxSize: 1}, nil); !errors.Is(err, ErrInUse) || did != (Collected{}) {
 		t.Errorf("%+v, %v", did, err)
 	}

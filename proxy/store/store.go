@@ -114,6 +114,7 @@ type Store struct {
 	buffers buffers
 
 	deferred atomic.Int64 // chunks that wait to be written
+	busy     atomic.Int64 // transfers that arrive
 	running  sync.WaitGroup
 
 	mu      sync.Mutex
