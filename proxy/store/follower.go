@@ -115,7 +115,7 @@ func (f *follower) look() move {
 // is lent, so that a slow reader does not keep a chunk from being used again. The
 // mutex is held.
 func (f *follower) take(c *chunk, piece []byte) []byte {
-	lender := &f.transfer.store.buffers
+	lender := f.transfer.store.buffers
 	if size := lender.piece(int64(len(piece))); size < int64(len(piece)) {
 		f.borrow(size)
 		piece = f.back[:copy(f.back, piece)]

@@ -111,7 +111,7 @@ type Store struct {
 	slots   chan struct{} // one for each running transfer from an origin
 	looks   chan struct{} // one for each look at what is held
 	seals   *seals
-	buffers buffers
+	buffers *buffers
 
 	deferred atomic.Int64 // chunks that wait to be written
 	busy     atomic.Int64 // transfers that arrive
@@ -150,6 +150,7 @@ func Open(config Config) (*Store, error) {
 		slots:   make(chan struct{}, config.limits.transfers),
 		looks:   make(chan struct{}, maxLooks),
 		seals:   newSeals(maxSeals),
+		buffers: newBuffers(),
 		flights: make(map[flight]*transfer),
 		alive:   make(map[*transfer]struct{}),
 	}
