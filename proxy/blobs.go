@@ -23,42 +23,44 @@ const writePatience = 2 * time.Minute
 // repository references.
 func (q *request) serveBlob(v *view) error {
 	ctx, a := q.r.Context(), q.asker()
-	desc, d, err := v.admitBlob(ctx, q.route.digest, a)
+	e, d, err := v.admitBlob(ctx, q.route.digest, a)
 	if err != nil {
 		return err
 	}
 	q.decided(d)
-	etag := `"` + desc.Digest.String() + `"`
-	known := matches(q.r.Header.Values("If-None-Match"), etag)
+	known := matches(q.r.Header["If-None-Match"], e.etagHeader[0])
 	if known || q.r.Method == http.MethodHead {
-		return q.headBlob(ctx, v, etag, desc, known)
+		return q.headBlob(ctx, v, e, known)
 	}
-	part, err := q.span(etag, desc.Size)
+	part, err := q.span(e.etagHeader[0], e.desc.Size)
 	if err != nil {
 		return err
 	}
-	content, from, err := v.openBlob(ctx, desc, part)
+	content, from, err := v.openBlob(ctx, e, part)
 	if err != nil {
 		return err
 	}
 	defer content.Close()
-	return q.sendBlob(content, part, etag, desc, from)
+	return q.sendBlob(content, part, e, from)
 }
 
-// admitBlob returns the descriptor by which a served manifest of the
-// repository reaches digest, and the decision about that manifest. Without one
-// its error is what a client is told.
-func (v *view) admitBlob(ctx context.Context, digest v1.Hash, a asker) (v1.Descriptor, policy.Decision, error) {
+// admitBlob returns how a served manifest of the repository reaches digest, and
+// the decision about that manifest. Without one its error is what a client is
+// told.
+func (v *view) admitBlob(ctx context.Context, digest v1.Hash, a asker) (*edge, policy.Decision, error) {
+	if e, ok := v.edge(digest); ok {
+		return e, e.decision.decision, nil
+	}
 	if v.Gate.Revoked(digest) {
 		d, err := v.decide(ctx, &manifest{digest: digest}, "", a)
 		if err == nil {
 			err = denied(d, a.image)
 		}
-		return v1.Descriptor{}, d, err
+		return nil, d, err
 	}
 	_, parents, err := v.proxy.index.Known(ctx, v.name, digest)
 	if err != nil {
-		return v1.Descriptor{}, policy.Decision{}, fmt.Errorf("read the index: %w", err)
+		return nil, policy.Decision{}, fmt.Errorf("read the index: %w", err)
 	}
 	var undecidedErr error
 	for _, parent := range parents {
@@ -75,22 +77,23 @@ func (v *view) admitBlob(ctx context.Context, digest v1.Hash, a asker) (v1.Descr
 		}
 		d, err := v.gate(ctx, m, "", a)
 		if d.Served() {
-			return desc, d, nil
+			return v.keepEdge(desc, d), d, nil
 		}
 		if err != nil {
 			undecidedErr = err
 		}
 	}
 	if undecidedErr != nil {
-		return v1.Descriptor{}, policy.Decision{}, undecidedErr
+		return nil, policy.Decision{}, undecidedErr
 	}
-	return v1.Descriptor{}, policy.Decision{}, unreachableBlob()
+	return nil, policy.Decision{}, unreachableBlob()
 }
 
 // openBlob opens a part of a blob for this repository: from the store when this
 // repository's upstream delivered it or confirms it now, else from that
 // upstream, through the store.
-func (v *view) openBlob(ctx context.Context, desc v1.Descriptor, part span) (io.ReadCloser, transferSource, error) {
+func (v *view) openBlob(ctx context.Context, e *edge, part span) (io.ReadCloser, transferSource, error) {
+	desc := e.desc
 	content, _, err := v.proxy.store.Fetch(ctx, v.name, desc.Digest, desc.Size, part.first, part.end, v.origin(desc.Digest))
 	if err != nil {
 		return nil, "", err
@@ -100,7 +103,7 @@ func (v *view) openBlob(ctx context.Context, desc v1.Descriptor, part span) (io.
 		from = fromCache
 	}
 	// The store may hold what another repository delivered.
-	if err := v.mayAnswer(ctx, desc.Digest); err != nil {
+	if err := v.mayAnswer(ctx, e); err != nil {
 		content.Close()
 		return nil, "", err
 	}
@@ -120,9 +123,21 @@ func (v *view) origin(digest v1.Hash) func(ctx context.Context, offset int64) (i
 	}
 }
 
-// mayAnswer asks this repository's upstream whether it holds digest, unless it
+// mayAnswer asks this repository's upstream whether it holds a blob, unless it
 // has delivered it.
-func (v *view) mayAnswer(ctx context.Context, digest v1.Hash) error {
+func (v *view) mayAnswer(ctx context.Context, e *edge) error {
+	if e.delivered.Load() {
+		return nil
+	}
+	if err := v.ensureDelivered(ctx, e.desc.Digest); err != nil {
+		return err
+	}
+	e.delivered.Store(true)
+	return nil
+}
+
+// ensureDelivered is mayAnswer for a digest.
+func (v *view) ensureDelivered(ctx context.Context, digest v1.Hash) error {
 	delivered, _, err := v.proxy.index.Known(ctx, v.name, digest)
 	if err != nil {
 		return fmt.Errorf("read the index: %w", err)
@@ -150,29 +165,40 @@ func (v *view) delivered(ctx context.Context, digest v1.Hash) {
 
 // headBlob answers without content: HEAD as GET would begin, or with 304 when
 // the client has the content.
-func (q *request) headBlob(ctx context.Context, v *view, etag string, desc v1.Descriptor, known bool) error {
-	if err := v.mayAnswer(ctx, desc.Digest); err != nil {
+func (q *request) headBlob(ctx context.Context, v *view, e *edge, known bool) error {
+	if err := v.mayAnswer(ctx, e); err != nil {
 		return err
 	}
-	q.blobHeaders(etag, desc)
-	q.setID()
+	h := q.blobHeaders(e)
 	if known {
 		q.w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	q.w.Header().Set("Content-Length", strconv.FormatInt(desc.Size, 10))
+	h["Content-Length"] = []string{strconv.FormatInt(e.desc.Size, 10)}
 	q.w.WriteHeader(http.StatusOK)
 	return nil
 }
 
-func (q *request) blobHeaders(etag string, desc v1.Descriptor) {
+// Header values of every blob. A blob's type is its manifest's to tell.
+var (
+	acceptRangesHeader = []string{"bytes"}
+	blobTypeHeader     = []string{"application/octet-stream"}
+)
+
+// blobHeaders sets what all answers about a blob have, and returns the headers.
+// The API's version, which clients look for at /v2/ alone, gives way to what is
+// worth more: see smallAnswer.
+func (q *request) blobHeaders(e *edge) http.Header {
+	q.setID()
 	h := q.w.Header()
-	h["Docker-Content-Digest"] = []string{desc.Digest.String()}
-	h["Etag"] = []string{etag}
+	delete(h, "Docker-Distribution-Api-Version")
+	h["Docker-Content-Digest"] = e.digestHeader
+	h["Etag"] = e.etagHeader
 	h["Cache-Control"] = cacheControlHeader
 	h["Vary"] = varyHeader
-	h["Accept-Ranges"] = []string{"bytes"}
-	h["Content-Type"] = []string{"application/octet-stream"}
+	h["Accept-Ranges"] = acceptRangesHeader
+	h["Content-Type"] = blobTypeHeader
+	return h
 }
 
 // span is the part of a blob that is sent: from first up to, not including,
@@ -187,6 +213,9 @@ type span struct {
 // not looked at, as the RFC allows: the whole blob is sent.
 func (q *request) span(etag string, size int64) (span, error) {
 	whole := span{end: size}
+	if q.r.Header["Range"] == nil {
+		return whole, nil
+	}
 	if condition := q.r.Header.Get("If-Range"); condition != "" && condition != etag {
 		return whole, nil
 	}
@@ -231,17 +260,17 @@ func parseOffset(s string) (int64, bool) {
 
 // sendBlob sends a part of a blob. The store yields its end only when the digest
 // of the whole held, so that no answer ends before.
-func (q *request) sendBlob(content io.Reader, part span, etag string, desc v1.Descriptor, from transferSource) error {
-	out := &blobWriter{request: q, part: part, etag: etag, desc: desc}
-	n, err := io.Copy(out, content)
+func (q *request) sendBlob(content io.Reader, part span, e *edge, from transferSource) error {
+	q.blob = blobWriter{request: q, part: part, edge: e}
+	n, err := io.Copy(&q.blob, content)
 	if err != nil {
 		return q.abandon(err)
 	}
 	if n != part.end-part.first {
-		return q.abandon(fmt.Errorf("blob %s: %w: %d bytes instead of %d", desc.Digest, errMismatch, n, part.end-part.first))
+		return q.abandon(fmt.Errorf("blob %s: %w: %d bytes instead of %d", e.desc.Digest, errMismatch, n, part.end-part.first))
 	}
 	if n == 0 {
-		out.begin()
+		q.blob.begin()
 	}
 	q.proxy.metrics.transferred(from, int(n))
 	return nil
@@ -250,37 +279,41 @@ func (q *request) sendBlob(content io.Reader, part span, etag string, desc v1.De
 // blobWriter writes a part of a blob to the client, with the headers before the
 // first piece: until then an error can still be told.
 type blobWriter struct {
-	*request
+	request *request
 	part    span
-	etag    string
-	desc    v1.Descriptor
-	control *http.ResponseController // nil before the first piece
+	edge    *edge
+	begun   bool
+	slow    interface{ SetWriteDeadline(time.Time) error } // nil when there is no such thing
 }
 
 // Write implements io.Writer.
 func (b *blobWriter) Write(piece []byte) (int, error) {
-	if b.control == nil {
+	if !b.begun {
 		b.begin()
 	}
-	if err := b.control.SetWriteDeadline(time.Now().Add(writePatience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return 0, err
+	if b.slow != nil {
+		if err := b.slow.SetWriteDeadline(time.Now().Add(writePatience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return 0, err
+		}
 	}
-	return b.w.Write(piece)
+	return b.request.w.Write(piece)
 }
 
 // begin writes the headers.
 func (b *blobWriter) begin() {
-	b.control = http.NewResponseController(b.w)
-	b.blobHeaders(b.etag, b.desc)
-	h := b.w.Header()
-	h.Set("Content-Length", strconv.FormatInt(b.part.end-b.part.first, 10))
-	status := http.StatusOK
+	b.begun = true
+	q := b.request
+	b.slow, _ = q.writer.ResponseWriter.(interface{ SetWriteDeadline(time.Time) error })
+	h := q.blobHeaders(b.edge)
+	length, status := b.part.end-b.part.first, http.StatusOK
 	if b.part.partial {
 		status = http.StatusPartialContent
-		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", b.part.first, b.part.end-1, b.desc.Size))
+		h["Content-Range"] = []string{fmt.Sprintf("bytes %d-%d/%d", b.part.first, b.part.end-1, b.edge.desc.Size)}
 	}
-	b.setID()
-	b.w.WriteHeader(status)
+	if length > smallAnswer {
+		h["Content-Length"] = []string{strconv.FormatInt(length, 10)}
+	}
+	q.w.WriteHeader(status)
 }
 
 // abandon ends a transfer that failed: with an error while nothing is sent, by

@@ -1,68 +1,91 @@
 package proxy
 
 import (
-	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"vidimus/policy"
+	"vidimus/verifier"
 )
 
-// Limits of what is kept in memory.
+// How long decisions are kept.
 const (
-	maxCachedManifests     = 64 << 20 // bytes
-	maxCachedDecisions     = 100_000
-	positiveDecisionKept   = 24 * time.Hour
-	negativeDecisionKept   = 5 * time.Second
-	manifestCacheOverheads = 1024 // bytes counted for each entry beside its content
+	positiveDecisionKept = 24 * time.Hour
+	negativeDecisionKept = 5 * time.Second
 )
 
-// manifestCache holds parsed manifests, the least recently used first to go.
-// Its content was hashed by this process, so it is believed.
+// manifestCache holds parsed manifests. Its content was hashed by this process,
+// so it is believed.
 type manifestCache struct {
-	mu    sync.Mutex
-	lru   *simplelru.LRU[v1.Hash, *manifest]
-	bytes int
+	*memory[v1.Hash, *manifest]
 }
 
 func newManifestCache() *manifestCache {
-	c := &manifestCache{}
-	c.lru = newLRU(1<<20, func(_ v1.Hash, m *manifest) { c.bytes -= cost(m) })
-	return c
-}
-
-// cost estimates what a manifest holds: its bytes and, about as much again,
-// what was parsed from them.
-func cost(m *manifest) int { return 2*len(m.bytes) + manifestCacheOverheads }
-
-func (c *manifestCache) get(digest v1.Hash) (*manifest, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.lru.Get(digest)
+	return &manifestCache{newMemory(maxCachedManifests, func(_ v1.Hash, m *manifest) int { return m.cost() })}
 }
 
 func (c *manifestCache) add(m *manifest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.lru.Contains(m.digest) {
-		return
-	}
-	c.lru.Add(m.digest, m)
-	c.bytes += cost(m)
-	for c.bytes > maxCachedManifests && c.lru.Len() > 1 {
-		c.lru.RemoveOldest()
+	if !c.lru.Contains(m.digest) {
+		c.put(m.digest, m)
 	}
 }
 
-// newLRU returns an LRU of at least one entry, for which simplelru cannot fail.
-func newLRU[K comparable, V any](size int, evicted func(K, V)) *simplelru.LRU[K, V] {
-	lru, err := simplelru.NewLRU(size, evicted)
-	if err != nil {
-		panic(err) // size is a constant of this file
+// What is counted of each thing that is kept, in bytes: with its place in a map
+// and a list, and what allocations waste, without the texts and lists that are
+// counted one by one. A test compares them with what the runtime says.
+const (
+	manifestSize   = 1024
+	descriptorSize = 320
+	platformSize   = 256
+	listedSize     = 32  // an element of a list of strings
+	mapSize        = 256 // a map of strings that is not empty
+	mappedSize     = 104 // a pair in it
+	decisionSize   = 896
+	evidenceSize   = 448
+	answerSize     = 448
+	edgeSize       = 832 // with its two header values
+	notedSize      = 224
+	proofSize      = 768
+	doubtSize      = 1024 // with the error
+)
+
+// cost is what a manifest holds, which depends on what its bytes say.
+func (m *manifest) cost() int {
+	n := manifestSize + len(m.bytes)
+	for d := range m.descriptors {
+		n += descriptorCost(d)
 	}
-	return lru
+	if m.subject != nil {
+		n += descriptorCost(*m.subject)
+	}
+	return n
+}
+
+func descriptorCost(d v1.Descriptor) int {
+	n := descriptorSize + len(d.MediaType) + len(d.ArtifactType) + len(d.Data)
+	for _, url := range d.URLs {
+		n += listedSize + len(url)
+	}
+	if len(d.Annotations) > 0 {
+		n += mapSize
+	}
+	for name, value := range d.Annotations {
+		n += mappedSize + len(name) + len(value)
+	}
+	if p := d.Platform; p != nil {
+		n += platformSize + len(p.Architecture) + len(p.OS) + len(p.OSVersion) + len(p.Variant)
+		for _, feature := range p.OSFeatures {
+			n += listedSize + len(feature)
+		}
+		for _, feature := range p.Features {
+			n += listedSize + len(feature)
+		}
+	}
+	return n
 }
 
 // decisionKey is what a decision is bound to; the policy revision is bound by
@@ -74,40 +97,143 @@ type decisionKey struct {
 	via        string // identifier of the decision about the index that lists it
 }
 
-type decisionEntry struct {
+// standing is a decision in use. It is not changed once it is cached, but for
+// gone.
+type standing struct {
 	decision policy.Decision
 	until    time.Time
+	// from is the decision that this one was derived from, and stands no longer
+	// than. Nil: it stands by itself.
+	from *standing
+	// gone says that the cache does not hold it any more, or holds another
+	// decision in its place.
+	gone atomic.Bool
+}
+
+// stands reports whether the decision, and what it was derived from, would be
+// found in the cache and be used at now.
+func (s *standing) stands(now time.Time) bool {
+	for ; s != nil; s = s.from {
+		if s.gone.Load() || !now.Before(s.until) {
+			return false
+		}
+	}
+	return true
 }
 
 // decisionCache holds decisions that were reached, never the failure to.
 type decisionCache struct {
-	mu  sync.Mutex
-	lru *simplelru.LRU[decisionKey, decisionEntry]
+	*memory[decisionKey, *standing]
+	byID map[string]*standing
 }
 
-func newDecisionCache() *decisionCache {
-	return &decisionCache{lru: newLRU[decisionKey, decisionEntry](maxCachedDecisions, nil)}
+func newDecisionCache() *decisionCache { return newDecisionCacheOf(maxCachedDecisions) }
+
+func newDecisionCacheOf(most int) *decisionCache {
+	c := &decisionCache{byID: make(map[string]*standing)}
+	c.memory = newWatchedMemory(most, standingCost, func(_ decisionKey, s *standing) {
+		s.gone.Store(true)
+		if c.byID[s.decision.ID] == s {
+			delete(c.byID, s.decision.ID)
+		}
+	})
+	return c
 }
 
 func (c *decisionCache) get(key decisionKey, now time.Time) (policy.Decision, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	entry, ok := c.lru.Get(key)
-	if !ok || !now.Before(entry.until) {
+	s, ok := c.memory.get(key)
+	if !ok || !now.Before(s.until) {
 		return policy.Decision{}, false
 	}
-	return entry.decision, true
+	return s.decision, true
+}
+
+// standing returns the cached decision of this identifier, nil when there is
+// none.
+func (c *decisionCache) standing(id string) *standing {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.byID[id]
 }
 
 func (c *decisionCache) add(key decisionKey, d policy.Decision, now time.Time) {
-	until := now.Add(negativeDecisionKept)
-	if d.Allowed {
-		until = now.Add(positiveDecisionKept)
+	c.keep(key, &standing{decision: d}, now)
+}
+
+// addDerived keeps a decision that was derived from the one with this
+// identifier. When that has left the cache meanwhile, it does not stand.
+func (c *decisionCache) addDerived(key decisionKey, d policy.Decision, from string, now time.Time) {
+	s := &standing{decision: d, from: c.standing(from)}
+	if s.from == nil {
+		s.from = &standing{}
 	}
-	if !d.Expires.IsZero() && d.Expires.Before(until) {
-		until = d.Expires
+	c.keep(key, s, now)
+}
+
+func (c *decisionCache) keep(key decisionKey, s *standing, now time.Time) {
+	d := &s.decision
+	s.until = now.Add(negativeDecisionKept)
+	if d.Allowed {
+		s.until = now.Add(positiveDecisionKept)
+	}
+	if !d.Expires.IsZero() && d.Expires.Before(s.until) {
+		s.until = d.Expires
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.lru.Add(key, decisionEntry{decision: d, until: until})
+	c.put(key, s)
+	c.byID[d.ID] = s
+}
+
+// standingCost counts what a decision holds, and those that it was derived from
+// again, for it may outlast them here.
+func standingCost(key decisionKey, s *standing) int {
+	n := len(key.repository) + len(key.tag)
+	for ; s != nil; s = s.from {
+		n += decisionCost(s.decision)
+	}
+	return n
+}
+
+// decisionCost leaves out what the decisions of a policy share.
+func decisionCost(d policy.Decision) int {
+	n := decisionSize + len(d.ID) + len(d.Explained) + len(d.Hint) + len(d.Via) + len(d.About)
+	for _, list := range [][]string{d.Causes, d.Satisfied, d.Subject.Aliases} {
+		for _, text := range list {
+			n += listedSize + len(text)
+		}
+	}
+	for _, e := range d.Evidence {
+		n += evidenceCost(e)
+	}
+	return n
+}
+
+func evidenceCost(e verifier.Evidence) int {
+	n := evidenceSize + mapSize + len(e.Source()) + len(e.Detail()) + len(e.KeyID()) + len(e.ClaimedName())
+	for name, value := range e.Annotations() {
+		n += mappedSize + len(name) + annotationCost(value)
+	}
+	return n
+}
+
+// annotationCost counts a value as verifier.Evidence.Annotations describes it.
+func annotationCost(value any) int {
+	n := listedSize
+	switch value := value.(type) {
+	case map[string]any:
+		n += mapSize
+		for name, value := range value {
+			n += mappedSize + len(name) + annotationCost(value)
+		}
+	case []any:
+		for _, value := range value {
+			n += annotationCost(value)
+		}
+	case string:
+		n += len(value)
+	case interface{ String() string }: // json.Number
+		n += len(value.String())
+	}
+	return n
 }

@@ -16,7 +16,7 @@ import (
 func TestTheManifestCacheIsBoundedInBytes(t *testing.T) {
 	c := newManifestCache()
 	for i := range 100 {
-		content := make([]byte, 1<<20)
+		content := make([]byte, 100<<10)
 		content[0] = byte(i)
 		c.add(&manifest{digest: digestOf(content), bytes: content})
 		c.add(&manifest{digest: digestOf(content), bytes: content}) // again: counted once

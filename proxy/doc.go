@@ -12,6 +12,9 @@
 //	keep     what the admitted manifest references
 //	serve    the bytes, or one entry of the error map
 //
+// and, when it was answered a moment ago, from route to serve by what is kept of
+// that (warm.go).
+//
 // # Trust
 //
 // An upstream, the network, the store and the index are not trusted. Bytes

@@ -320,6 +320,8 @@ func printable(s string) string {
 	cut := len(s) > most
 	if cut {
 		s = s[:most]
+	} else if isPrintable(s) {
+		return s
 	}
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {
@@ -331,6 +333,15 @@ func printable(s string) string {
 		s += "..."
 	}
 	return s
+}
+
+func isPrintable(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 func quote(s string) string { return strconv.Quote(printable(s)) }

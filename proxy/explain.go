@@ -34,7 +34,7 @@ func (p *Proxy) Explain(ctx context.Context, image string) (Explanation, error) 
 	if err != nil {
 		return Explanation{}, err
 	}
-	a := asker{client: "explain", image: image, reference: r.reference()}
+	a := asker{client: "explain", image: image, reference: r.reference}
 	at, err := l.resolve(r.name, nil, "")
 	if n, ok := errors.AsType[*nowhere](err); ok {
 		return Explanation{}, l.refuse(ctx, n, r.digest, a)

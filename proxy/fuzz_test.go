@@ -18,7 +18,7 @@ import (
 func render(r route) string {
 	switch r.endpoint {
 	case endpointManifest:
-		return "/v2/" + r.name + "/manifests/" + r.reference()
+		return "/v2/" + r.name + "/manifests/" + r.reference
 	case endpointBlob:
 		return "/v2/" + r.name + "/blobs/" + r.digest.String()
 	case endpointTags:

@@ -227,7 +227,7 @@ func (v *view) derive(ctx context.Context, m *manifest, from policy.Decision, a 
 		if err := v.record(ctx, d, nil, a); err != nil {
 			return policy.Decision{}, err
 		}
-		v.decisions.add(key, d, v.proxy.now())
+		v.decisions.addDerived(key, d, from.ID, v.proxy.now())
 		return d, nil
 	})
 }

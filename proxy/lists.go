@@ -61,7 +61,7 @@ func (q *request) link(n int, last string) {
 	if q.query.Has("ns") {
 		next.Set("ns", q.query.Get("ns"))
 	}
-	q.w.Header().Set("Link", "<"+q.r.URL.EscapedPath()+"?"+next.Encode()+`>; rel="next"`)
+	q.w.Header().Set("Link", "<"+q.path+"?"+next.Encode()+`>; rel="next"`)
 }
 
 // serveCatalog lists the repositories from which a manifest was served whose

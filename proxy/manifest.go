@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"mime"
+	"strconv"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -32,7 +33,7 @@ type manifest struct {
 	subject   *v1.Descriptor
 
 	// header values, shared by all answers
-	digestHeader, etagHeader, typeHeader []string
+	digestHeader, etagHeader, typeHeader, lengthHeader []string
 }
 
 func digestOf(content []byte) v1.Hash {
@@ -95,6 +96,7 @@ func parseManifest(content []byte, contentType string) (*manifest, error) {
 	m.digestHeader = []string{m.digest.String()}
 	m.etagHeader = []string{`"` + m.digest.String() + `"`}
 	m.typeHeader = []string{string(m.mediaType)}
+	m.lengthHeader = []string{strconv.Itoa(len(content))}
 	return m, nil
 }
 

@@ -3,6 +3,7 @@ package proxy
 import (
 	"runtime/debug"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,7 +30,15 @@ type Metrics struct {
 	ratelimit     *prometheus.GaugeVec
 	transfers     *prometheus.CounterVec
 	verifications prometheus.Histogram
+
+	// The series that requests count, once they have been looked up.
+	requestsOf [len(endpointNames)][maxStatus]atomic.Pointer[prometheus.Counter]
+	secondsOf  [len(endpointNames)]atomic.Pointer[prometheus.Observer]
+	sent       map[transferSource]prometheus.Counter
 }
+
+// maxStatus is above all that are answered.
+const maxStatus = 600
 
 // NewMetrics registers the metrics with registerer.
 func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
@@ -63,6 +72,10 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 			return nil, err
 		}
 	}
+	m.sent = map[transferSource]prometheus.Counter{
+		fromCache:    m.transfers.WithLabelValues(string(fromCache)),
+		fromUpstream: m.transfers.WithLabelValues(string(fromUpstream)),
+	}
 	return m, nil
 }
 
@@ -85,15 +98,25 @@ func (m *Metrics) served(at endpoint, status int, took time.Duration) {
 	if m == nil {
 		return
 	}
-	m.requests.WithLabelValues(at.String(), strconv.Itoa(status)).Inc()
-	m.seconds.WithLabelValues(at.String()).Observe(took.Seconds())
+	counter := m.requestsOf[at][status].Load()
+	if counter == nil {
+		counter = new(m.requests.WithLabelValues(at.String(), strconv.Itoa(status)))
+		m.requestsOf[at][status].Store(counter)
+	}
+	(*counter).Inc()
+	seconds := m.secondsOf[at].Load()
+	if seconds == nil {
+		seconds = new(m.seconds.WithLabelValues(at.String()))
+		m.secondsOf[at].Store(seconds)
+	}
+	(*seconds).Observe(took.Seconds())
 }
 
 func (m *Metrics) transferred(from transferSource, n int) {
 	if m == nil {
 		return
 	}
-	m.transfers.WithLabelValues(string(from)).Add(float64(n))
+	m.sent[from].Add(float64(n))
 }
 
 // Verified counts the time that a decision took.

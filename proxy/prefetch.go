@@ -174,7 +174,7 @@ func (v *view) prefetch(ctx context.Context, desc v1.Descriptor) {
 	}()
 	err := v.proxy.store.Prefetch(ctx, v.name, desc.Digest, desc.Size, v.origin(desc.Digest))
 	if err == nil {
-		err = v.mayAnswer(ctx, desc.Digest)
+		err = v.ensureDelivered(ctx, desc.Digest)
 	}
 	if err != nil && !errors.Is(err, context.Canceled) {
 		v.proxy.logger.Debug("not fetched ahead", "repository", v.name, "digest", desc.Digest.String(), "err", err)

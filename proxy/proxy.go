@@ -22,6 +22,8 @@ type Config struct {
 	Recorder Recorder // required
 	// Logger gets what an operator should see. Nil discards it.
 	Logger *slog.Logger
+	// AccessLog gets a line for each request. Nil is Logger.
+	AccessLog *slog.Logger
 	// Metrics counts. Nil counts nothing.
 	Metrics *Metrics
 	// Now tells the time. Nil is time.Now.
@@ -37,6 +39,7 @@ type Proxy struct {
 	index    Index
 	recorder Recorder
 	logger   *slog.Logger
+	access   *slog.Logger
 	metrics  *Metrics
 	now      func() time.Time
 
@@ -66,13 +69,17 @@ func New(config Config, revision *Revision) (*Proxy, error) {
 		return nil, errors.New("proxy: Store, Index and Recorder are required")
 	}
 	p := &Proxy{
-		store: config.Store, index: config.Index, recorder: config.Recorder,
+		store: config.Store, recorder: config.Recorder,
 		logger: config.Logger, metrics: config.Metrics, now: config.Now,
 		manifests: newManifestCache(),
 		observing: make(chan struct{}, maxObserving),
 	}
+	p.index = attentive{config.Index, p}
 	if p.logger == nil {
 		p.logger = slog.New(slog.DiscardHandler)
+	}
+	if p.access = config.AccessLog; p.access == nil {
+		p.access = p.logger
 	}
 	if p.now == nil {
 		p.now = time.Now
@@ -141,9 +148,8 @@ func (p *Proxy) behind(ctx context.Context, f func(context.Context)) {
 
 // ServeHTTP serves the registry API under /v2/.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	begin := p.now()
 	q := newRequest(p, p.current.Load(), w, r)
-	defer q.end(begin)
+	defer q.end()
 	if err := q.serve(); err != nil {
 		q.fail(err)
 	}

@@ -16,8 +16,13 @@ import (
 	"vidimus/policy"
 )
 
-// MaxRecent is how many decisions a DecisionLog keeps for being asked about.
-const MaxRecent = 10_000
+// MaxRecent is how many decisions a DecisionLog keeps for being asked about, and
+// MaxRecentBytes up to what size in all: what upstreams have made sign long
+// texts leaves room for fewer.
+const (
+	MaxRecent      = 10_000
+	MaxRecentBytes = 12 << 20
+)
 
 func newRecord(d policy.Decision, evaluateErr error, a asker) Record {
 	r := Record{
@@ -69,8 +74,9 @@ func printableText(s string) string {
 	}, s)
 }
 
-// DecisionLog is a Recorder that writes JSON lines, and keeps the latest
-// MaxRecent records for being asked about. It is safe for concurrent use.
+// DecisionLog is a Recorder that writes JSON lines, and keeps the latest records
+// for being asked about, within MaxRecent and MaxRecentBytes. It is safe for
+// concurrent use.
 type DecisionLog struct {
 	mu     sync.Mutex
 	out    io.Writer
@@ -78,8 +84,8 @@ type DecisionLog struct {
 	path   string
 	size   int64
 	most   int64
-	recent []Record // a ring once it is full
-	next   int
+	recent []Record // the oldest first
+	bytes  int      // of recent
 }
 
 // NewDecisionLog returns a log that writes to out; nil writes nowhere.
@@ -150,12 +156,26 @@ func (l *DecisionLog) Record(_ context.Context, record Record) error {
 }
 
 func (l *DecisionLog) keep(record Record) {
-	if len(l.recent) < MaxRecent {
-		l.recent = append(l.recent, record)
-		return
+	l.recent = append(l.recent, record)
+	l.bytes += record.cost()
+	for len(l.recent) > MaxRecent || l.bytes > MaxRecentBytes && len(l.recent) > 1 {
+		l.bytes -= l.recent[0].cost()
+		l.recent[0] = Record{}
+		l.recent = l.recent[1:]
 	}
-	l.recent[l.next] = record
-	l.next = (l.next + 1) % MaxRecent
+}
+
+// cost is about what a record holds in memory.
+func (r *Record) cost() int {
+	const record = 512
+	n := record + len(r.ID) + len(r.Explained) + len(r.Hint) + len(r.Repository) + len(r.Reference) + len(r.Digest) +
+		len(r.Via) + len(r.Subject) + len(r.Exception) + len(r.Evidence) + len(r.Client) + len(r.UserAgent)
+	for _, list := range [][]string{r.Causes, r.Authorities} {
+		for _, text := range list {
+			n += listedSize + len(text)
+		}
+	}
+	return n
 }
 
 func (l *DecisionLog) rotate(more int64) error {
@@ -196,8 +216,8 @@ func (l *DecisionLog) Search(q Query) []Record {
 	defer l.mu.Unlock()
 	var found []Record
 	for i := range l.recent {
-		if r := l.recent[(l.next+i)%len(l.recent)]; q.Matches(r) {
-			found = append(found, r)
+		if q.Matches(l.recent[i]) {
+			found = append(found, l.recent[i])
 		}
 	}
 	return found

@@ -97,6 +97,24 @@ func TestQueryMatches(t *testing.T) {
 	}
 }
 
+// A payload may hold a megabyte of annotations, each of which is evidence.
+func TestDecisionLogIsBoundedInBytes(t *testing.T) {
+	log := NewDecisionLog(nil)
+	for i := range 100 {
+		r := testRecord("aa01")
+		r.Time = recordTime.Add(time.Duration(i) * time.Second)
+		r.Evidence = make(json.RawMessage, 1<<20)
+		copy(r.Evidence, `"`+strings.Repeat("x", len(r.Evidence)-2)+`"`)
+		if err := log.Record(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found := log.Search(Query{})
+	if held := len(found) << 20; held > MaxRecentBytes || held < MaxRecentBytes-2<<20 || !found[len(found)-1].Time.Equal(recordTime.Add(99*time.Second)) {
+		t.Errorf("%d records are kept, the last of %v", len(found), found[len(found)-1].Time)
+	}
+}
+
 func TestDecisionLogKeepsTheLatest(t *testing.T) {
 	log := NewDecisionLog(nil)
 	for i := range MaxRecent + 5 {

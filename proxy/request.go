@@ -20,14 +20,19 @@ type request struct {
 	*live
 	w      *countingWriter
 	r      *http.Request
+	begin  time.Time
+	path   string // escaped, as it was sent
 	route  route
-	query  url.Values
+	query  url.Values // nil when there is none
 	client string
-	id     string // X-Request-Id: the decision's, or one of its own
-	failed error  // for the access log
-	reason string // of failed, as the answer's detail gives it
-	at     place  // once resolved
-	name   string // the canonical repository, once resolved
+	id     []string   // X-Request-Id: the decision's, or one of its own; shared
+	failed error      // for the access log
+	reason string     // of failed, as the answer's detail gives it
+	blob   blobWriter // when it is one that is sent
+	at     place      // once resolved
+	name   string     // the canonical repository, once resolved
+
+	writer countingWriter // w
 }
 
 // countingWriter remembers what was answered.
@@ -57,11 +62,17 @@ func (w *countingWriter) Write(p []byte) (int, error) {
 func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func newRequest(p *Proxy, l *live, w http.ResponseWriter, r *http.Request) *request {
-	q := &request{live: l, w: &countingWriter{ResponseWriter: w}, r: r}
+	q := &request{live: l, r: r, begin: p.now(), writer: countingWriter{ResponseWriter: w}}
+	q.w = &q.writer
 	q.client = clientOf(r, l.TrustedProxies)
+	q.path = r.URL.EscapedPath()
+	if len(q.path) != len(r.RequestURI) {
+		// Parts of it are kept, and would keep alive all that was sent with it.
+		q.path = strings.Clone(q.path)
+	}
 	h := w.Header()
-	h.Set("Docker-Distribution-Api-Version", "registry/2.0")
-	h.Set("X-Content-Type-Options", "nosniff")
+	h["Docker-Distribution-Api-Version"] = apiVersionHeader
+	h["X-Content-Type-Options"] = noSniffHeader
 	return q
 }
 
@@ -69,14 +80,16 @@ func newRequest(p *Proxy, l *live, w http.ResponseWriter, r *http.Request) *requ
 // written when it returns an error.
 func (q *request) serve() error {
 	var err error
-	if q.route, err = parseRoute(q.r.URL.EscapedPath()); err != nil {
+	if q.route, err = parseRoute(q.path); err != nil {
 		return err
 	}
 	if err := q.refuseMethod(); err != nil {
 		return err
 	}
-	if q.query, err = url.ParseQuery(q.r.URL.RawQuery); err != nil {
-		return &Error{Status: http.StatusBadRequest, Code: codeNameInvalid, Message: "the query does not parse"}
+	if q.r.URL.RawQuery != "" {
+		if q.query, err = url.ParseQuery(q.r.URL.RawQuery); err != nil {
+			return &Error{Status: http.StatusBadRequest, Code: codeNameInvalid, Message: "the query does not parse"}
+		}
 	}
 	switch q.route.endpoint {
 	case endpointBase:
@@ -91,11 +104,22 @@ func (q *request) serve() error {
 	if err != nil {
 		return err
 	}
-	v := q.view(at)
-	q.at, q.name = at, v.name
+	q.at = at
 	if q.query.Has("ns") {
 		q.w.Header().Set("Oci-Namespace", q.query.Get("ns"))
 	}
+	if q.route.endpoint == endpointManifest {
+		if a, m := q.again(at); a != nil {
+			q.name, q.id = a.name, a.id
+			if a.warning != nil {
+				q.w.Header()["Warning"] = a.warning
+			}
+			q.sendManifest(m)
+			return nil
+		}
+	}
+	v := q.view(at)
+	q.name = v.name
 	switch q.route.endpoint {
 	case endpointManifest:
 		return q.serveManifest(v)
@@ -111,14 +135,16 @@ func (q *request) serve() error {
 // refuseMethod refuses what only reads do not: everything but GET and HEAD, and
 // everything about uploads, for which Allow is empty (RFC 9110, section 10.2.1).
 func (q *request) refuseMethod() error {
+	read := q.r.Method == http.MethodGet || q.r.Method == http.MethodHead
+	if read && q.route.endpoint != endpointUpload {
+		return nil
+	}
 	const pushing = "pushing through Vidimus is not supported yet: push to the upstream registry"
 	e := &Error{Status: http.StatusMethodNotAllowed, Code: codeUnsupported, Allow: "GET, HEAD"}
 	content := q.route.endpoint == endpointManifest || q.route.endpoint == endpointBlob
 	switch method := q.r.Method; {
 	case q.route.endpoint == endpointUpload:
 		e.Allow, e.Message = "", pushing
-	case method == http.MethodGet || method == http.MethodHead:
-		return nil
 	case content && (method == http.MethodPut || method == http.MethodPost || method == http.MethodPatch):
 		e.Message = pushing
 	case content && method == http.MethodDelete:
@@ -131,7 +157,7 @@ func (q *request) refuseMethod() error {
 
 // asker describes the request for records and sentences.
 func (q *request) asker() asker {
-	a := asker{client: q.client, userAgent: printable(q.r.UserAgent()), image: q.route.name, reference: q.route.reference()}
+	a := asker{client: q.client, userAgent: printable(q.r.UserAgent()), image: q.route.name, reference: q.route.reference}
 	switch {
 	case q.route.tag != "":
 		a.image += ":" + a.reference
@@ -148,12 +174,12 @@ const listReference = "tags/list"
 
 // wanted is what the request asks its upstream for.
 func (q *request) wanted() wanted {
-	return wanted{endpoint: q.route.endpoint, place: q.at, reference: q.route.reference()}
+	return wanted{endpoint: q.route.endpoint, place: q.at, reference: q.route.reference}
 }
 
 // decided tells the client which decision this answer stands on.
 func (q *request) decided(d policy.Decision) {
-	q.id = d.ID
+	q.id = []string{d.ID}
 	switch {
 	case d.Allowed && d.Exception != "":
 		q.warn("299", "served under exception "+d.Exception+" until "+d.Expires.UTC().Format(time.DateOnly))
@@ -188,7 +214,7 @@ func (q *request) fail(err error) {
 		panic(http.ErrAbortHandler)
 	}
 	if e.Detail != nil && e.Detail.ID != "" {
-		q.id = e.Detail.ID
+		q.id = []string{e.Detail.ID}
 		e.Detail.Reference = q.asker().reference
 	}
 	q.setID()
@@ -197,29 +223,23 @@ func (q *request) fail(err error) {
 
 // setID names the answer; before its headers are written.
 func (q *request) setID() {
-	if q.id == "" {
-		q.id = policy.NewID()
+	if q.id == nil {
+		q.id = []string{policy.NewID()}
 	}
-	q.w.Header().Set("X-Request-Id", q.id)
+	q.w.Header()["X-Request-Id"] = q.id
 }
 
 // end counts and logs the request.
-func (q *request) end(begin time.Time) {
-	took := q.proxy.now().Sub(begin)
+func (q *request) end() {
+	now := q.proxy.now()
 	aborted := recover()
-	q.proxy.metrics.served(q.route.endpoint, q.w.status, took)
-	level := slog.LevelInfo
-	if q.w.status >= 500 || aborted != nil {
-		level = slog.LevelWarn
-	}
-	if logger := q.proxy.logger; logger.Enabled(q.r.Context(), level) {
-		logger.LogAttrs(q.r.Context(), level, "request", q.attrs(took, aborted)...)
-	}
+	q.proxy.metrics.served(q.route.endpoint, q.w.status, now.Sub(q.begin))
+	q.log(now, aborted != nil)
 	if aborted == nil {
 		return
 	}
 	if aborted != http.ErrAbortHandler {
-		q.proxy.logger.Error("panic while serving", "id", q.id, "panic", aborted, "stack", stack())
+		q.proxy.logger.Error("panic while serving", "id", q.requestID(), "panic", aborted, "stack", stack())
 		if q.w.status == 0 {
 			writeError(q.w, q.r, unavailable("Vidimus cannot answer at the moment", retryAfterDefault, nil))
 			return
@@ -228,23 +248,42 @@ func (q *request) end(begin time.Time) {
 	panic(http.ErrAbortHandler)
 }
 
-func (q *request) attrs(took time.Duration, aborted any) []slog.Attr {
-	attrs := []slog.Attr{
-		slog.String("id", q.id), slog.String("client", q.client), slog.String("method", printable(q.r.Method)),
-		slog.String("path", printable(q.r.URL.EscapedPath())), slog.String("repository", q.name), slog.String("reference", printable(q.route.reference())),
-		slog.Int("status", q.w.status), slog.Int64("bytes", q.w.bytes), slog.Float64("seconds", took.Seconds()),
-		slog.String("userAgent", printable(q.r.UserAgent())),
+// requestID is the answer's name; empty while it has none.
+func (q *request) requestID() string {
+	if q.id == nil {
+		return ""
 	}
+	return q.id[0]
+}
+
+// log writes the request's line of the access log.
+func (q *request) log(now time.Time, aborted bool) {
+	level := slog.LevelInfo
+	if q.w.status >= 500 || aborted {
+		level = slog.LevelWarn
+	}
+	ctx, handler := q.r.Context(), q.proxy.access.Handler()
+	if !handler.Enabled(ctx, level) {
+		return
+	}
+	// not by the Logger, which would look for the line of code that calls it
+	line := slog.NewRecord(now, level, "request", 0)
+	line.AddAttrs(
+		slog.String("id", q.requestID()), slog.String("client", q.client), slog.String("method", printable(q.r.Method)),
+		slog.String("path", printable(q.path)), slog.String("repository", q.name), slog.String("reference", printable(q.route.reference)),
+		slog.Int("status", q.w.status), slog.Int64("bytes", q.w.bytes), slog.Float64("seconds", now.Sub(q.begin).Seconds()),
+		slog.String("userAgent", printable(q.r.UserAgent())),
+	)
 	if q.failed != nil {
-		attrs = append(attrs, slog.String("err", q.failed.Error()))
+		line.AddAttrs(slog.String("err", q.failed.Error()))
 	}
 	if q.reason != "" {
-		attrs = append(attrs, slog.String("reason", q.reason))
+		line.AddAttrs(slog.String("reason", q.reason))
 	}
-	if aborted != nil {
-		attrs = append(attrs, slog.Bool("aborted", true))
+	if aborted {
+		line.AddAttrs(slog.Bool("aborted", true))
 	}
-	return attrs
+	handler.Handle(ctx, line) // whose errors a Logger drops, too
 }
 
 // clientOf returns the address of the client: the peer's, or, when the peer is
@@ -253,6 +292,9 @@ func clientOf(r *http.Request, trusted []netip.Prefix) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		return r.RemoteAddr
+	}
+	if len(trusted) == 0 {
+		return host
 	}
 	address, err := netip.ParseAddr(host)
 	if err != nil || !within(address, trusted) {

@@ -37,17 +37,8 @@ type route struct {
 	// tag is set for a manifest by tag; digest for everything by digest.
 	tag    string
 	digest v1.Hash
-}
-
-// reference returns what stood in the path: the tag or the digest.
-func (r route) reference() string {
-	switch {
-	case r.tag != "":
-		return r.tag
-	case r.digest != v1.Hash{}:
-		return r.digest.String()
-	}
-	return ""
+	// reference is what stood in the path, the tag or the digest.
+	reference string
 }
 
 // parseRoute parses an escaped path. The name is checked for its characters
@@ -65,7 +56,7 @@ func parseRoute(path string) (route, error) {
 		return route{endpoint: endpointCatalog}, nil
 	}
 	r, reference := splitRoute(rest[1:])
-	if strings.ContainsRune(path, '%') {
+	if strings.IndexByte(path, '%') >= 0 {
 		return route{endpoint: r.endpoint}, &Error{Status: http.StatusBadRequest, Code: codeNameInvalid, Message: "the path holds a percent-encoded character, which no name, tag or digest needs"}
 	}
 	if r.endpoint == endpointUnknown {
@@ -77,13 +68,16 @@ func parseRoute(path string) (route, error) {
 	var err error
 	switch r.endpoint {
 	case endpointManifest:
-		if strings.ContainsRune(reference, ':') {
+		if strings.IndexByte(reference, ':') >= 0 {
 			r.digest, err = parseDigest(reference)
 		} else if r.tag = reference; !validTag(reference) {
 			err = &Error{Status: http.StatusBadRequest, Code: codeTagInvalid, Message: "invalid tag " + quote(reference) + ": want up to 128 letters, digits, '.', '_' or '-'"}
 		}
 	case endpointBlob, endpointReferrers:
 		r.digest, err = parseDigest(reference)
+	}
+	if r.tag != "" || err == nil {
+		r.reference = reference
 	}
 	return r, err
 }
@@ -151,6 +145,12 @@ type place struct {
 // canonical returns the name that policies, logs and metrics use.
 func (p place) canonical() string { return p.upstream + "/" + p.repository }
 
+// placeOf is the place of a canonical name.
+func placeOf(canonical string) place {
+	upstream, repository, _ := strings.Cut(canonical, "/")
+	return place{upstream: upstream, repository: repository}
+}
+
 // resolve finds the upstream and repository of a request, in the order that
 // the documentation gives: ns, the path's first component, the Host header,
 // the default. It dials nothing. Errors are *Error, or *nowhere when there is
@@ -203,7 +203,7 @@ func (l *live) at(upstream, repository string) (place, error) {
 		return place{}, invalidName(repository)
 	}
 	p := place{upstream: upstream, repository: canonicalRepository(upstream, repository)}
-	if len(p.canonical()) > maxNameLength {
+	if len(p.upstream)+len("/")+len(p.repository) > maxNameLength {
 		return place{}, invalidName(p.canonical())
 	}
 	return p, nil

@@ -45,8 +45,8 @@ type serverConfig struct {
 
 // server is one running Vidimus: every part joined.
 type server struct {
-	config    serverConfig
-	log       *slog.Logger
+	config serverConfig
+	logs
 	reloader  *reloader
 	store     *store.Store
 	decisions *proxy.DecisionLog
@@ -71,7 +71,7 @@ func newServer(c serverConfig) (_ *server, err error) {
 	if err != nil {
 		return nil, configExit(err)
 	}
-	s := &server{config: c, log: newLogger(l.Log, c.Stderr), metrics: prometheus.NewRegistry()}
+	s := &server{config: c, logs: newLogs(l.Log, c.Stderr), metrics: prometheus.NewRegistry()}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -117,7 +117,7 @@ func (s *server) open(metrics *proxy.Metrics) error {
 		return fmt.Errorf("decisions.path: %w; let this process write it, or name another file or -", err)
 	}
 	s.proxy, err = proxy.New(proxy.Config{
-		Store: s.store, Index: s.store, Recorder: s.decisions, Logger: s.log, Metrics: metrics, Prefetch: true,
+		Store: s.store, Index: s.store, Recorder: s.decisions, Logger: s.log, AccessLog: s.access, Metrics: metrics, Prefetch: true,
 	}, running.Proxy)
 	if err != nil {
 		return err
@@ -273,6 +273,7 @@ func (s *server) drain() {
 
 // close frees what newServer opened, as far as it came.
 func (s *server) close() {
+	defer s.logs.out.close()
 	for _, l := range s.listeners {
 		l.Close() // closed already when it was served
 	}
@@ -294,16 +295,4 @@ func (s *server) close() {
 			client.Close()
 		}
 	}
-}
-
-func newLogger(c logConfig, w io.Writer) *slog.Logger {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
-		level = slog.LevelInfo // the configuration has been checked
-	}
-	options := &slog.HandlerOptions{Level: level}
-	if c.Format == "text" {
-		return slog.New(slog.NewTextHandler(w, options))
-	}
-	return slog.New(slog.NewJSONHandler(w, options))
 }

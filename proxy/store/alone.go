@@ -71,7 +71,7 @@ func (a *alone) compare(ctx context.Context) error {
 				return err
 			}
 		}
-		if !a.store.tagger.holds(want, a.key, int64(index), a.buf) {
+		if tagOf(a.key, int64(index), a.buf) != want {
 			return a.mismatch(key{})
 		}
 	}

@@ -282,7 +282,7 @@ func (s *Store) Put(ctx context.Context, digest v1.Hash, data []byte) error {
 		return fmt.Errorf("store: put %s: %w", digest, err)
 	}
 	if size > holdBack {
-		s.seals.set(k, id, size, s.tagger.all(k, data))
+		s.seals.set(k, id, size, tagsOf(k, data))
 	}
 	return nil
 }

@@ -186,7 +186,7 @@ func (d *disk) dropFile(k key, f file) {
 	if err != nil {
 		return
 	}
-	d.remove(k, func(now fs.FileInfo) bool { return os.SameFile(now, read) || !now.Mode().IsRegular() })
+	d.remove(k, func(now fs.FileInfo) bool { return sameFile(now, read) || !now.Mode().IsRegular() })
 }
 
 // remove removes what lies in the place of k when it is what is meant.

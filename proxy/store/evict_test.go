@@ -34,11 +34,11 @@ func TestTheLeastRecentlyUsedIsEvicted(t *testing.T) {
 }
 
 func TestWhatIsReadOrArrivesIsNotEvicted(t *testing.T) {
-	s := mustOpen(t, Config{Directory: t.TempDir(), MaxSize: 1000 << 10})
+	s := mustOpen(t, Config{Directory: t.TempDir(), MaxSize: 2600 << 10})
 	d := scanned(t, s)
-	// What arrives is on the medium, and counts, a chunk at a time: of the last,
-	// the first is there when all has been taken from the upstream.
-	read, follow, other := sample(1, 400<<10), sample(2, 400<<10), sample(3, 3*chunkSize+1000)
+	// What arrives is on the medium, and counts, a chunk at a time and late: of the
+	// last, four chunks at least when all has been taken from the upstream.
+	read, follow, other := sample(1, 1200<<10), sample(2, 1200<<10), sample(3, (8+maxDeferred)*chunkSize+1000)
 	mustStore(t, s, read)
 	reader, size, err := s.Open(t.Context(), digestOf(read))
 	if err != nil {

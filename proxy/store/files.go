@@ -52,11 +52,11 @@ type rooted struct {
 	root *os.Root
 
 	mu   sync.RWMutex
-	dirs map[string]*os.Root
+	dirs map[string]*directory
 }
 
 func newRooted(root *os.Root) *rooted {
-	return &rooted{root: root, dirs: make(map[string]*os.Root)}
+	return &rooted{root: root, dirs: make(map[string]*directory)}
 }
 
 func (r *rooted) create(name string) (file, error) {
@@ -64,18 +64,17 @@ func (r *rooted) create(name string) (file, error) {
 }
 
 func (r *rooted) open(name string) (file, error) {
-	const flags = os.O_RDONLY | syscall.O_NONBLOCK
 	dir, base := path.Split(name)
 	r.mu.RLock()
 	near := r.dirs[dir]
 	r.mu.RUnlock()
 	if near != nil {
-		if f, err := near.OpenFile(base, flags, 0); err == nil {
+		if f, err := near.open(base); err == nil {
 			return f, nil
 		}
 		// Perhaps the directory is another one by now.
 	}
-	f, err := r.root.OpenFile(name, flags, 0)
+	f, err := r.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err == nil {
 		r.approach(dir)
 	}
@@ -84,7 +83,7 @@ func (r *rooted) open(name string) (file, error) {
 
 // approach keeps dir open, in the place of the one that had this name before.
 func (r *rooted) approach(dir string) {
-	near, err := r.root.OpenRoot(dir)
+	near, err := openDirectory(r.root, dir)
 	if err != nil {
 		return
 	}
@@ -93,7 +92,7 @@ func (r *rooted) approach(dir string) {
 	r.dirs[dir] = near
 	r.mu.Unlock()
 	if old != nil {
-		old.Close() // who is in it just now goes the long way
+		old.close() // who is in it just now goes the long way
 	}
 }
 
@@ -102,7 +101,7 @@ func (r *rooted) close() error {
 	defer r.mu.Unlock()
 	var errs []error
 	for dir, near := range r.dirs {
-		errs = append(errs, near.Close())
+		errs = append(errs, near.close())
 		delete(r.dirs, dir)
 	}
 	return errors.Join(errs...)

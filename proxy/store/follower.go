@@ -144,7 +144,7 @@ func (f *follower) readBack(m move) (piece []byte, part bool) {
 		f.backIndex = -1
 		f.back = f.back[:m.size]
 		n, err := t.medium.ReadAt(f.back, index*chunkSize)
-		if int64(n) < m.size || !t.store.tagger.holds(m.tag, t.key, index, f.back) {
+		if int64(n) < m.size || tagOf(t.key, index, f.back) != m.tag {
 			t.store.log.Warn("content cannot be read back", "digest", t.key.String(), "error", err)
 			return nil, true
 		}

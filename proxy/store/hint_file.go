@@ -16,6 +16,11 @@ type hintFile struct {
 	log    *slog.Logger
 	limits limits
 
+	// recent is what was read or set last: what there is of a hint in it is what
+	// the maps and the file below say, nil that there is none. It is changed with
+	// mu held.
+	recent *hintMemory
+
 	kick chan struct{}
 	stop chan struct{}
 	done chan struct{}
@@ -39,7 +44,7 @@ type hint struct {
 // without a file, hints are kept in memory, as far as there is room.
 func newHintFile(root *os.Root, log *slog.Logger, limits limits) *hintFile {
 	h := &hintFile{
-		root: root, log: log, limits: limits,
+		root: root, log: log, limits: limits, recent: newHintMemoryOf(recentMemory),
 		kick: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 		pending: make(map[hint][]byte),
 	}
@@ -49,6 +54,9 @@ func newHintFile(root *os.Root, log *slog.Logger, limits limits) *hintFile {
 }
 
 func (h *hintFile) get(t table, name string) ([]byte, bool) {
+	if value, ok := h.recent.get(t, name); ok {
+		return value, value != nil
+	}
 	value, db, err := h.find(t, name)
 	h.failed(db, err)
 	return value, value != nil
@@ -59,6 +67,7 @@ func (h *hintFile) find(t table, name string) ([]byte, *database, error) {
 	defer h.mu.RUnlock()
 	for _, waiting := range []map[hint][]byte{h.pending, h.writing} {
 		if value, ok := waiting[hint{t, name}]; ok {
+			h.recent.keep(t, name, value)
 			return value, nil, nil
 		}
 	}
@@ -66,6 +75,9 @@ func (h *hintFile) find(t table, name string) ([]byte, *database, error) {
 		return nil, nil, nil
 	}
 	value, err := h.db.get(t, name)
+	if err == nil {
+		h.recent.keep(t, name, value)
+	}
 	return value, h.db, err
 }
 
@@ -77,6 +89,7 @@ func (h *hintFile) set(t table, name string, value []byte) {
 		return // which a request must not wait for
 	}
 	h.pending[at] = value
+	h.recent.keep(t, name, value)
 	h.wake()
 }
 
@@ -221,6 +234,7 @@ func (h *hintFile) replace(db *database, err error) {
 		}
 	}
 	h.db = nil
+	h.recent.clear() // what waits is found where it waits
 	if err := putAside(h.root); err != nil {
 		h.warn("index cannot be put aside", err)
 		return

@@ -10,6 +10,7 @@ const hintOverhead = 256
 
 // hintMemory keeps hints in memory, the most recently used of them.
 type hintMemory struct {
+	most   func(table) int64 // bytes
 	mu     sync.Mutex
 	tables [tableCount]hintTable
 }
@@ -19,12 +20,22 @@ type hintTable struct {
 	values map[string][]byte
 }
 
-func newHintMemory() *hintMemory {
-	h := new(hintMemory)
+func newHintMemory() *hintMemory { return newHintMemoryOf(tableMemory) }
+
+// newHintMemoryOf bounds each table in bytes.
+func newHintMemoryOf(most func(table) int64) *hintMemory {
+	h := &hintMemory{most: most}
+	h.clear()
+	return h
+}
+
+// clear forgets everything.
+func (h *hintMemory) clear() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for t := range h.tables {
 		h.tables[t] = hintTable{newLedger[string](), make(map[string][]byte)}
 	}
-	return h
 }
 
 func (h *hintMemory) get(t table, name string) ([]byte, bool) {
@@ -38,16 +49,23 @@ func (h *hintMemory) get(t table, name string) ([]byte, bool) {
 }
 
 func (h *hintMemory) set(t table, name string, value []byte) {
+	if value == nil {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.tables[t].remove(name)
+		return
+	}
+	h.keep(t, name, value)
+}
+
+// keep keeps a value; nil, too, which get then returns as one.
+func (h *hintMemory) keep(t table, name string, value []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	of := h.tables[t]
-	if value == nil {
-		of.remove(name)
-		return
-	}
 	of.values[name] = value
 	of.ledger.note(name, hintSize(name, value))
-	for of.ledger.bytes > tableMemory(t) {
+	for of.ledger.bytes > h.most(t) {
 		of.remove(of.ledger.oldest().key)
 	}
 }

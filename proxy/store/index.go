@@ -168,10 +168,10 @@ func (x *index) Known(_ context.Context, repository string, digest v1.Hash) (boo
 	if err != nil {
 		return false, nil, err
 	}
-	name, err := join(repository, string(k[:]))
-	if err != nil {
+	if err := checkName(repository); err != nil {
 		return false, nil, err
 	}
+	name := repository + separator + string(k[:])
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	if x.shut {
@@ -179,7 +179,10 @@ func (x *index) Known(_ context.Context, repository string, digest v1.Hash) (boo
 	}
 	_, delivered := x.hints.get(tableDelivered, name)
 	value, _ := x.hints.get(tableParents, name)
-	var parents []v1.Hash
+	if len(value) == 0 {
+		return delivered, nil, nil
+	}
+	parents := make([]v1.Hash, 0, len(value)/sha256.Size)
 	for parent := range digests(value) {
 		parents = append(parents, parent.digest())
 	}
@@ -219,11 +222,18 @@ const separator = "\x00"
 // join makes one name of a repository and what belongs to it, so that no two
 // pairs make the same.
 func join(repository, of string) (string, error) {
-	if repository == "" || len(repository) > MaxName || strings.Contains(repository, separator) {
-		return "", fmt.Errorf("store: %.80q is no repository", repository)
+	if err := checkName(repository); err != nil {
+		return "", err
 	}
 	if of == "" || len(of) > MaxName {
 		return "", fmt.Errorf("store: %.80q is no tag", of)
 	}
 	return repository + separator + of, nil
+}
+
+func checkName(repository string) error {
+	if repository == "" || len(repository) > MaxName || strings.Contains(repository, separator) {
+		return fmt.Errorf("store: %.80q is no repository", repository)
+	}
+	return nil
 }

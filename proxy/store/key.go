@@ -20,16 +20,34 @@ func parseDigest(digest v1.Hash) (key, error) {
 	if digest.Algorithm != "sha256" {
 		return k, fmt.Errorf("store: digest algorithm %.32q is not sha256", digest.Algorithm)
 	}
-	if len(digest.Hex) != hex.EncodedLen(len(k)) || digest.Hex != strings.ToLower(digest.Hex) {
-		return k, fmt.Errorf("store: %.80q is not the hex of a SHA-256", digest.Hex)
-	}
-	if _, err := hex.Decode(k[:], []byte(digest.Hex)); err != nil {
-		return k, fmt.Errorf("store: %.80q is not the hex of a SHA-256", digest.Hex)
+	if !k.decode(digest.Hex) {
+		return key{}, fmt.Errorf("store: %.80q is not the hex of a SHA-256", digest.Hex)
 	}
 	return k, nil
 }
 
-func (k key) hex() string { return hex.EncodeToString(k[:]) }
+// decode reads lower-case hex; package hex would read upper-case as well, and a
+// copy.
+func (k *key) decode(text string) bool {
+	const digits = "0123456789abcdef"
+	if len(text) != hex.EncodedLen(len(k)) {
+		return false
+	}
+	for i := range k {
+		high, low := strings.IndexByte(digits, text[2*i]), strings.IndexByte(digits, text[2*i+1])
+		if high < 0 || low < 0 {
+			return false
+		}
+		k[i] = byte(high<<4 | low)
+	}
+	return true
+}
+
+func (k key) hex() string {
+	var text [2 * len(k)]byte
+	hex.Encode(text[:], k[:])
+	return string(text[:])
+}
 
 func (k key) digest() v1.Hash { return v1.Hash{Algorithm: "sha256", Hex: k.hex()} }
 

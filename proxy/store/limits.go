@@ -51,7 +51,7 @@ const (
 	maxLooks = 16
 
 	// maxSeals is how many bytes of tags are remembered, of the content that was
-	// used last: those of some 128 GiB.
+	// used last: those of some 256 GiB.
 	maxSeals = 8 << 20
 
 	// flushDelay is how long hints gather before they are written together.
@@ -70,6 +70,22 @@ func tableMemory(t table) int64 {
 		return 32 << 20
 	case tableRepositories:
 		return 4 << 20
+	}
+	return 0
+}
+
+// recentMemory is how many bytes a table of what was last used of an index file
+// may take.
+func recentMemory(t table) int64 {
+	switch t {
+	case tableTags:
+		return 512 << 10
+	case tableDelivered:
+		return 1 << 20
+	case tableParents:
+		return 2 << 20
+	case tableRepositories:
+		return 128 << 10
 	}
 	return 0
 }

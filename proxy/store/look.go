@@ -23,17 +23,23 @@ func (t *transfer) look(ctx context.Context) error {
 		return t.lose(err)
 	}
 	t.update(func() { t.phase, t.medium = arriving, t.held })
-	got, err := t.pass(ctx, &shelfFeed{content: t.held})
-	switch {
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case err != nil:
+	err = t.pass(ctx, &shelfFeed{content: t.held}, func(got key) error {
+		if got != t.key {
+			t.store.rotten(t.key, t.held)
+			return ErrRotten
+		}
+		t.update(func() { t.phase = complete })
+		return nil
+	})
+	if err != nil {
+		switch {
+		case errors.Is(err, ErrRotten):
+			return err
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		}
 		return t.lose(err)
-	case got != t.key:
-		t.store.rotten(t.key, t.held)
-		return ErrRotten
 	}
-	t.update(func() { t.phase = complete })
 	if after, err := t.held.identity(); err == nil && after == before {
 		t.seal(after)
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -9,12 +10,17 @@ import (
 	"time"
 )
 
-// Bounds of what one transfer holds in memory.
+// Bounds of what transfers hold in memory.
 const (
 	// keptChunks is how many chunks stay in the window after they were hashed:
 	// for readers that are a little behind, and because the end that is held back
 	// may begin in the last but one.
 	keptChunks = 2
+	// maxDeferred is how many hashed chunks of one transfer wait to be written,
+	// so that the readers of what is not large have it before the medium has.
+	maxDeferred = 8
+	// maxDeferredTotal is how many of all transfers do.
+	maxDeferredTotal = 64
 	// laggardPatience is how long what cannot be written to the medium waits for
 	// a reader that does not come on, before that one is left behind.
 	laggardPatience = 10 * time.Second
@@ -43,36 +49,61 @@ type feed interface {
 	size() int64
 }
 
-// pass moves content from a feed to the readers and the medium, and returns what
-// it hashed to. Reading is one goroutine's, hashing and writing another's.
-func (t *transfer) pass(ctx context.Context, from feed) (key, error) {
-	full := make(chan *chunk, 1)
-	type outcome struct {
-		sum key
-		err error
+// pass moves content from a feed to the readers and the medium. judge is told
+// what all of it hashed to, before the last of it is written, and says whether
+// that is right. Reading, hashing and writing are each one goroutine's.
+func (t *transfer) pass(ctx context.Context, from feed, judge func(sum key) error) error {
+	full, hashed := make(chan *chunk, 1), make(chan *chunk)
+	var sum key
+	var deferred []*chunk
+	digesting := t.work(full, func() { sum, deferred = t.digest(full, hashed) })
+	writing := t.work(hashed, func() {
+		for c := range hashed {
+			t.write(c)
+			t.settle(ctx, c)
+		}
+	})
+	err := t.fill(ctx, from, full)
+	close(full)
+	err = cmp.Or(<-digesting, err)
+	if err == nil {
+		err = judge(sum)
 	}
-	hashed := make(chan outcome, 1)
+	t.store.deferred.Add(-int64(len(deferred)))
+	if err == nil {
+		for _, c := range deferred {
+			hashed <- c
+		}
+	}
+	close(hashed)
+	return cmp.Or(<-writing, err)
+}
+
+// work runs f, which takes chunks from its channel, in a goroutine, and yields
+// its end. A panic, which there is no reason for, ends the transfer and keeps
+// nobody waiting.
+func (t *transfer) work(from <-chan *chunk, f func()) <-chan error {
+	ended := make(chan error, 1)
 	go func() {
-		var o outcome
+		var err error
+		defer func() { ended <- err }()
 		defer func() {
 			if p := recover(); p != nil {
-				o.err = fmt.Errorf("store: transfer of %s: panic: %v", t.key, p)
-				t.store.log.Error("transfer panicked", "digest", t.key.String(), "panic", p, "stack", string(debug.Stack()))
-				t.stop(o.err)
+				err = t.panicked(p)
+				t.stop(err)
+				for range from {
+				}
 			}
-			hashed <- o
 		}()
-		o.sum = t.digest(ctx, full)
+		f()
 	}()
-	err := func() error {
-		defer close(full) // whatever happens, or the other would wait for ever
-		return t.fill(ctx, from, full)
-	}()
-	o := <-hashed
-	if err == nil {
-		err = o.err
-	}
-	return o.sum, err
+	return ended
+}
+
+// panicked is the error that a panic is to those who read.
+func (t *transfer) panicked(p any) error {
+	t.store.log.Error("transfer panicked", "digest", t.key.String(), "panic", p, "stack", string(debug.Stack()))
+	return fmt.Errorf("store: transfer of %s: panic: %v", t.key, p)
 }
 
 // fill reads chunk after chunk, publishes bytes as they come, and passes whole
@@ -132,17 +163,29 @@ func (t *transfer) publish(c *chunk, n int, total int64) {
 	}
 }
 
-// digest hashes, tags and writes chunks in their order, and returns the digest
-// of all.
-func (t *transfer) digest(ctx context.Context, full <-chan *chunk) (sum key) {
+// digest hashes and tags chunks in their order and hands them on to be written,
+// late. It returns the digest of all, and what it has not handed on.
+func (t *transfer) digest(full <-chan *chunk, hashed chan<- *chunk) (sum key, deferred []*chunk) {
 	h := sha256.New()
 	for c := range full {
-		t.write(c)
 		h.Write(c.data)
-		t.settle(ctx, c, t.store.tagger.tag(t.key, c.index, c.data))
+		t.known(tagOf(t.key, c.index, c.data))
+		deferred = append(deferred, c)
+		for total := t.store.deferred.Add(1); len(deferred) > maxDeferred || len(deferred) > 0 && total > maxDeferredTotal; {
+			hashed <- deferred[0]
+			deferred = deferred[1:]
+			total = t.store.deferred.Add(-1)
+		}
 	}
 	h.Sum(sum[:0])
-	return sum
+	return sum, deferred
+}
+
+// known notes the tag of the chunk that follows the ones that have one.
+func (t *transfer) known(made tag) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tags = append(t.tags, made)
 }
 
 // write writes a chunk to the draft. When it cannot, what arrives is not kept,
@@ -165,22 +208,24 @@ func (t *transfer) write(c *chunk) {
 // held.
 func (t *transfer) kept() bool { return t.held != nil || t.draft != nil }
 
-// settle notes the tag of a chunk and lets go of chunks that readers can read
-// back. While there is nowhere to read them back from, it waits for the readers,
-// which slows the transfer down to their pace.
-func (t *transfer) settle(ctx context.Context, c *chunk, made tag) {
+// settle lets go of chunks that readers can read back, up to c, which was
+// written. While there is nowhere to read them back from, it waits for the
+// readers, which slows the transfer down to their pace; when all has come there
+// is nothing to slow down, and the window stays for as long as they read.
+func (t *transfer) settle(ctx context.Context, c *chunk) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.tags = append(t.tags, made)
 	if t.kept() {
-		t.readable = len(t.tags)
+		t.readable = int(c.index) + 1
 	}
-	t.wake()
 	var patience <-chan time.Time
 	for len(t.window) > 0 && t.window[0].index+keptChunks <= c.index {
 		if t.kept() || !t.behind(t.window[0].end()) {
 			t.shift()
 			continue
+		}
+		if t.phase == complete {
+			return
 		}
 		if patience == nil {
 			timer := time.NewTimer(t.store.limits.patience)

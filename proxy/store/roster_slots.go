@@ -55,9 +55,7 @@ type slotFile struct {
 	page       [pageSize]byte
 }
 
-func castagnoli(data []byte) uint32 {
-	return crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli))
-}
+func sumOf(data []byte) uint32 { return crc32.Checksum(data, castagnoli) }
 
 // openSlotFile opens the table in file, or begins it anew when it is none. It is
 // not clean until it is closed.
@@ -78,7 +76,7 @@ func (t *slotFile) load() bool {
 	if n, _ := t.file.ReadAt(header, 0); n < len(header) {
 		return false
 	}
-	if string(header[:len(rosterMagic)]) != rosterMagic || castagnoli(header[:headerSize]) != binary.LittleEndian.Uint32(header[headerSize:]) {
+	if string(header[:len(rosterMagic)]) != rosterMagic || sumOf(header[:headerSize]) != binary.LittleEndian.Uint32(header[headerSize:]) {
 		return false
 	}
 	numbers := header[len(rosterMagic):]
@@ -103,7 +101,7 @@ func (t *slotFile) save(clean bool) error {
 	if clean {
 		numbers[32] = 1
 	}
-	binary.LittleEndian.PutUint32(header[headerSize:], castagnoli(header[:headerSize]))
+	binary.LittleEndian.PutUint32(header[headerSize:], sumOf(header[:headerSize]))
 	if _, err := t.file.WriteAt(header, 0); err != nil {
 		return fmt.Errorf("write the roster: %w", err)
 	}
@@ -145,7 +143,7 @@ func (t *slotFile) slot(i int) (record, bool) {
 	if sum == 0 && r.key == (key{}) {
 		return r, false
 	}
-	if castagnoli(raw[:slotSize-4]) != sum {
+	if sumOf(raw[:slotSize-4]) != sum {
 		t.damaged = true
 		return r, false
 	}
@@ -161,7 +159,7 @@ func (r record) encode(raw []byte) {
 	binary.LittleEndian.PutUint64(raw[32:], uint64(r.size))
 	binary.LittleEndian.PutUint64(raw[40:], uint64(r.used))
 	binary.LittleEndian.PutUint64(raw[48:], r.generation)
-	binary.LittleEndian.PutUint32(raw[slotSize-4:], castagnoli(raw[:slotSize-4]))
+	binary.LittleEndian.PutUint32(raw[slotSize-4:], sumOf(raw[:slotSize-4]))
 }
 
 // find reads the page of k and returns where k is in it, or a free slot; -1 for

@@ -34,7 +34,7 @@ func newSeals(max int) *seals {
 	return s
 }
 
-func (s *seal) cost() int { return len(s.tags)*len(tag{}) + sealOverhead }
+func (s *seal) cost() int { return 4*len(s.tags) + sealOverhead }
 
 // get returns the seal of k when that was made of a file with this identity.
 func (s *seals) get(k key, id identity) *seal {

@@ -84,7 +84,7 @@ func (h *sealed) read(ctx context.Context, first int64, p []byte) (int, error) {
 func (h *sealed) check(first int64, p []byte) (good int) {
 	for i := first; good < len(p); i++ {
 		size := min(chunkSize, h.seal.size-i*chunkSize)
-		if int64(len(p)-good) < size || !h.store.tagger.holds(h.seal.tags[i], h.key, i, p[good:good+int(size)]) {
+		if int64(len(p)-good) < size || tagOf(h.key, i, p[good:good+int(size)]) != h.seal.tags[i] {
 			return good
 		}
 		good += int(size)

@@ -29,7 +29,8 @@
 //
 // The index of tags, deliveries and parents is a set of hints: written behind,
 // about a second late, and lost without harm. A file of it that is damaged is
-// put aside and begun anew, which forgets; it never makes anything known.
+// put aside and begun anew, which forgets; it never makes anything known. What was
+// last asked of it is answered from memory.
 //
 // # Trust
 //
@@ -48,6 +49,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -83,10 +85,11 @@ type Store struct {
 
 	slots   chan struct{} // one for each running transfer from an origin
 	looks   chan struct{} // one for each look at what is held
-	tagger  tagger
 	seals   *seals
 	buffers buffers
-	running sync.WaitGroup
+
+	deferred atomic.Int64 // chunks that wait to be written
+	running  sync.WaitGroup
 
 	mu      sync.Mutex
 	closed  bool
@@ -121,10 +124,6 @@ func Open(config Config) (*Store, error) {
 		looks:   make(chan struct{}, maxLooks),
 		seals:   newSeals(maxSeals),
 		flights: make(map[flight]*transfer),
-	}
-	var err error
-	if s.tagger, err = newTagger(); err != nil {
-		return nil, err
 	}
 	if config.Directory == "" {
 		s.shelf = newMemory(config.MaxMemory)

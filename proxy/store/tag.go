@@ -1,63 +1,35 @@
 package store
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/rand"
-	"crypto/subtle"
 	"encoding/binary"
-	"fmt"
+	"hash/crc32"
 	"slices"
 )
 
 // chunkSize is the unit in which content is tagged, read back and passed on.
-const chunkSize = 256 << 10
+const chunkSize = 128 << 10
 
-// tag authenticates one chunk of content between two reads of it by this
-// process.
-type tag [16]byte
+// tag tells one chunk of content from what it may have become on the medium: a
+// CRC-32C (RFC 3720, section 12.1), which costs a fifteenth of a SHA-256 and
+// misses one in four thousand million changes that come about by themselves. It
+// is no defence against who can compute one.
+type tag uint32
 
-// tagger makes tags under a key that never leaves the process: GMAC, which is
-// GCM (NIST SP 800-38D) without a plaintext, several times as fast as SHA-256.
-// A tag says that bytes are those that were tagged, not that these were right.
-type tagger struct{ mac cipher.AEAD }
-
-func newTagger() (tagger, error) {
-	var secret [16]byte
-	rand.Read(secret[:]) // never fails, it ends the process instead
-	block, err := aes.NewCipher(secret[:])
-	if err != nil {
-		return tagger{}, fmt.Errorf("store: %w", err)
-	}
-	mac, err := cipher.NewGCM(block)
-	if err != nil {
-		return tagger{}, fmt.Errorf("store: %w", err)
-	}
-	return tagger{mac}, nil
+// tagOf returns the tag of data as chunk number index of the content of k. Where
+// a chunk belongs is part of its tag, so that another one in its place is seen.
+func tagOf(k key, index int64, data []byte) tag {
+	place := binary.LittleEndian.Uint32(k[:]) ^ uint32(index)
+	return tag(crc32.Update(place, castagnoli, data))
 }
 
-// tag returns the tag of data as chunk number index of the content of k. The
-// nonce binds it to its place. That a nonce comes twice when content is tagged
-// again gives nothing away, for nobody outside sees a tag.
-func (g tagger) tag(k key, index int64, data []byte) (t tag) {
-	var nonce [12]byte
-	copy(nonce[:8], k[:8])
-	binary.LittleEndian.PutUint32(nonce[8:], uint32(index))
-	g.mac.Seal(t[:0], nonce[:], nil, data)
-	return t
-}
-
-// holds reports whether data is what t was made of.
-func (g tagger) holds(t tag, k key, index int64, data []byte) bool {
-	got := g.tag(k, index, data)
-	return subtle.ConstantTimeCompare(got[:], t[:]) == 1
-}
-
-// all returns the tags of the chunks of data.
-func (g tagger) all(k key, data []byte) []tag {
+// tagsOf returns the tags of the chunks of data.
+func tagsOf(k key, data []byte) []tag {
 	tags := make([]tag, 0, len(data)/chunkSize+1)
 	for chunk := range slices.Chunk(data, chunkSize) {
-		tags = append(tags, g.tag(k, int64(len(tags)), chunk))
+		tags = append(tags, tagOf(k, int64(len(tags)), chunk))
 	}
 	return tags
 }
+
+// castagnoli is the table of CRC-32C; it is not changed.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)

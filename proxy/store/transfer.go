@@ -2,9 +2,7 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -116,8 +114,7 @@ func (t *transfer) run(ctx context.Context) {
 	err := func() (err error) {
 		defer func() {
 			if p := recover(); p != nil {
-				err = fmt.Errorf("store: transfer of %s: panic: %v", t.key, p)
-				t.store.log.Error("transfer panicked", "digest", t.key.String(), "panic", p, "stack", string(debug.Stack()))
+				err = t.panicked(p)
 			}
 		}()
 		if t.held != nil {
@@ -152,14 +149,16 @@ func (t *transfer) fetch(ctx context.Context) error {
 		return t.divert(errFull)
 	}
 	t.update(func() { t.phase, t.total = arriving, up.total })
-	got, err := t.pass(ctx, up)
+	err = t.pass(ctx, up, func(got key) error {
+		if got != t.key {
+			return &MismatchError{Digest: t.key.digest(), Got: got.digest(), Size: t.total, Length: t.published}
+		}
+		t.update(func() { t.phase, t.total = complete, t.published })
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	if got != t.key {
-		return &MismatchError{Digest: t.key.digest(), Got: got.digest(), Size: t.total, Length: t.published}
-	}
-	t.update(func() { t.phase, t.total = complete, t.published })
 	t.keep()
 	return nil
 }
