@@ -216,8 +216,9 @@ func (r *roster) beginSurvey() {
 	defer r.mu.Unlock()
 	r.do(func() error {
 		r.slots.generation++
-		r.slots.damaged = false
-		return r.slots.recount()
+		err := r.slots.recount()
+		r.slots.damaged = false // what was is cleared, or will be found
+		return err
 	})
 }
 

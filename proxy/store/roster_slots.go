@@ -1,6 +1,9 @@
 package store
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,10 +12,10 @@ import (
 )
 
 // The roster's file: a page that says how many pages follow, and pages of slots.
-// A record is in the page that its key says, in any slot of that page. Numbers
-// are little-endian.
+// A record is in the page that its key and the table's salt say, in any slot of
+// that page. Numbers are little-endian.
 //
-//	header  magic 16, pages 8, generation 8, bytes 8, count 8, clean 1, CRC-32C of these 4
+//	header  magic 16, pages 8, generation 8, bytes 8, count 8, salt 16, clean 1, CRC-32C of these 4
 //	slot    key 32, size 8, used 8, generation 8, zero 4, CRC-32C of these 4
 const (
 	pageSize     = 4096
@@ -20,7 +23,8 @@ const (
 	slotsPerPage = pageSize / slotSize
 
 	rosterMagic = "vidimus roster1\n"
-	headerSize  = len(rosterMagic) + 4*8 + 1
+	saltSize    = 16
+	headerSize  = len(rosterMagic) + 4*8 + saltSize + 1
 
 	// minPages is the size of a new table.
 	minPages = 16
@@ -45,6 +49,8 @@ type record struct {
 // not hold counts as free. It belongs to one goroutine at a time.
 type slotFile struct {
 	file       *os.File
+	order      cipher.Block // AES under the salt
+	salt       [saltSize]byte
 	pages      int64
 	generation uint64
 	bytes      int64 // of all records
@@ -52,6 +58,7 @@ type slotFile struct {
 	clean      bool  // the file was closed in order
 	damaged    bool  // a slot did not hold: the roster needs a survey
 	hand       int64 // the page at which the next sample begins
+	block      [aes.BlockSize]byte
 	page       [pageSize]byte
 }
 
@@ -63,6 +70,8 @@ func openSlotFile(file *os.File) (*slotFile, error) {
 	t := &slotFile{file: file}
 	if !t.load() {
 		*t = slotFile{file: file}
+		rand.Read(t.salt[:]) // never fails, it ends the process instead
+		t.shuffle()
 		if err := t.clear(minPages); err != nil {
 			return nil, err
 		}
@@ -84,13 +93,27 @@ func (t *slotFile) load() bool {
 	t.generation = binary.LittleEndian.Uint64(numbers[8:])
 	t.bytes = int64(binary.LittleEndian.Uint64(numbers[16:]))
 	t.count = int64(binary.LittleEndian.Uint64(numbers[24:]))
-	t.clean = numbers[32] == 1
+	copy(t.salt[:], numbers[32:])
+	t.shuffle()
+	t.clean = numbers[32+saltSize] == 1
 	info, err := t.file.Stat()
-	return err == nil && t.pages >= minPages && t.pages&(t.pages-1) == 0 && info.Size() == (t.pages+1)*pageSize && t.bytes >= 0 && t.count >= 0
+	return err == nil && t.pages >= minPages && t.pages&(t.pages-1) == 0 &&
+		info.Size()%pageSize == 0 && t.pages == info.Size()/pageSize-1 && t.bytes >= 0 && t.count >= 0
 }
 
-// save writes the header.
+// shuffle makes the salt say in which page each key is.
+func (t *slotFile) shuffle() {
+	t.order, _ = aes.NewCipher(t.salt[:]) // fails for no key of this size
+}
+
+// save writes the header. One that says that the table is clean goes to the
+// medium after the records that it speaks of.
 func (t *slotFile) save(clean bool) error {
+	if clean {
+		if err := t.file.Sync(); err != nil {
+			return fmt.Errorf("write the roster: %w", err)
+		}
+	}
 	header := make([]byte, headerSize+4)
 	copy(header, rosterMagic)
 	numbers := header[len(rosterMagic):]
@@ -98,8 +121,9 @@ func (t *slotFile) save(clean bool) error {
 	binary.LittleEndian.PutUint64(numbers[8:], t.generation)
 	binary.LittleEndian.PutUint64(numbers[16:], uint64(t.bytes))
 	binary.LittleEndian.PutUint64(numbers[24:], uint64(t.count))
+	copy(numbers[32:], t.salt[:])
 	if clean {
-		numbers[32] = 1
+		numbers[32+saltSize] = 1
 	}
 	binary.LittleEndian.PutUint32(header[headerSize:], sumOf(header[:headerSize]))
 	if _, err := t.file.WriteAt(header, 0); err != nil {
@@ -121,9 +145,12 @@ func (t *slotFile) clear(pages int64) error {
 	return t.save(false)
 }
 
-// home is the page of a key.
+// home is the page of a key. Nobody outside can tell which, or who chooses contents
+// could have one page overflow, and the table doubled, again and again.
 func (t *slotFile) home(k key) int64 {
-	return int64(binary.LittleEndian.Uint64(k[:]) & uint64(t.pages-1))
+	copy(t.block[:], k[:])
+	t.order.Encrypt(t.block[:], t.block[:])
+	return int64(binary.LittleEndian.Uint64(t.block[:]) & uint64(t.pages-1))
 }
 
 // read reads page number n.
@@ -232,23 +259,37 @@ func (t *slotFile) free(n int64, i int, r record) error {
 	return t.write(n, i)
 }
 
+// own is slot i of page n, which is in hand. A record of another page could never be
+// removed, and does not hold either.
+func (t *slotFile) own(n int64, i int) (record, bool) {
+	r, ok := t.slot(i)
+	if ok && t.home(r.key) != n {
+		t.damaged = true
+		return r, false
+	}
+	return r, ok
+}
+
 // each calls yield for the records of page n until it returns false.
 func (t *slotFile) each(n int64, yield func(i int, r record) bool) error {
 	if err := t.read(n); err != nil {
 		return err
 	}
 	for i := range slotsPerPage {
-		if r, ok := t.slot(i); ok && !yield(i, r) {
+		if r, ok := t.own(n, i); ok && !yield(i, r) {
 			break
 		}
 	}
 	return nil
 }
 
-// recount counts what the table holds.
+// recount counts what the table holds, and clears what does not hold, which would
+// otherwise be found damaged ever again.
 func (t *slotFile) recount() error {
 	t.bytes, t.count = 0, 0
+	before := t.damaged
 	for n := range t.pages {
+		t.damaged = false
 		if err := t.each(n, func(_ int, r record) bool {
 			t.bytes += r.size
 			t.count++
@@ -256,7 +297,20 @@ func (t *slotFile) recount() error {
 		}); err != nil {
 			return err
 		}
+		if !t.damaged {
+			continue
+		}
+		before = true
+		for i := range slotsPerPage {
+			if _, ok := t.own(n, i); !ok {
+				clear(t.page[i*slotSize : (i+1)*slotSize])
+			}
+		}
+		if _, err := t.file.WriteAt(t.page[:], (n+1)*pageSize); err != nil {
+			return fmt.Errorf("write the roster: %w", err)
+		}
 	}
+	t.damaged = before
 	return nil
 }
 
@@ -290,7 +344,7 @@ func (t *slotFile) oldest(inUse func(key) bool) (oldest record, ok bool, err err
 				return oldest, ok, err
 			}
 		}
-		return oldest, ok, nil
+		return oldest, ok, t.believe(ok)
 	}
 	// The keys are hashes, so that pages in a row are as good a sample as any;
 	// the next one is of other pages. Where nothing is found, it goes on.
@@ -300,7 +354,22 @@ func (t *slotFile) oldest(inUse func(key) bool) (oldest record, ok bool, err err
 		}
 		t.hand = (t.hand + 1) % t.pages
 	}
-	return oldest, ok, nil
+	return oldest, ok, t.believe(ok)
+}
+
+// believe counts anew when all pages were looked at and nothing was found. Records
+// that were lost would otherwise count for ever, and whatever comes be evicted at
+// once.
+func (t *slotFile) believe(found bool) error {
+	if found || t.count == 0 {
+		return nil
+	}
+	counted := t.count
+	err := t.recount()
+	if t.count != counted {
+		t.damaged = true
+	}
+	return err
 }
 
 // crowded reports whether the table should grow.
@@ -309,7 +378,8 @@ func (t *slotFile) crowded() bool { return t.count > t.pages*fullAt }
 // double writes a table of twice as many pages to file, which takes the place of
 // the present one. Each page is divided between two.
 func (t *slotFile) double(file *os.File) (*slotFile, error) {
-	larger := &slotFile{file: file, generation: t.generation}
+	larger := &slotFile{file: file, salt: t.salt, generation: t.generation}
+	larger.shuffle()
 	if err := larger.clear(2 * t.pages); err != nil {
 		return nil, err
 	}
