@@ -190,10 +190,7 @@ func (m *manifest) lists(child *manifest) bool {
 
 // recordThrough makes the decision about a child from the one about its index.
 func (v *view) recordThrough(ctx context.Context, child *manifest, parent policy.Decision, a asker) (policy.Decision, error) {
-	return v.derive(ctx, child, parent, a, func(d *policy.Decision) {
-		d.Via = parent.Subject.Digest.String()
-		v.expect(ctx, child)
-	})
+	return v.derive(ctx, child, parent, a, func(d *policy.Decision) { d.Via = parent.Subject.Digest.String() })
 }
 
 // recordAbout makes the decision about evidence from the one about its subject.
@@ -228,6 +225,9 @@ func (v *view) derive(ctx context.Context, m *manifest, from policy.Decision, a 
 			return policy.Decision{}, err
 		}
 		v.decisions.addDerived(key, d, from.ID, v.proxy.now())
+		if d.Via != "" && d.Served() {
+			v.expect(ctx, m)
+		}
 		return d, nil
 	})
 }
@@ -259,11 +259,15 @@ func (v *view) decide(ctx context.Context, m *manifest, tag string, a asker) (po
 		if d, ok := v.decisions.get(key, v.proxy.now()); ok {
 			return outcome{decision: d}, nil
 		}
-		d, err := v.evaluate(ctx, m, policy.Subject{
+		d, expected, err := v.evaluate(ctx, m, policy.Subject{
 			Repository: v.name, Tag: tag, Digest: m.digest, Aliases: v.aliases(), ID: a.id,
 		})
 		if recordErr := v.record(ctx, d, err, a); recordErr != nil {
+			expected.dropped()
 			return outcome{}, recordErr
+		}
+		if err == nil && d.Served() && expected == nil {
+			v.expect(ctx, m) // nothing was looked for
 		}
 		if err != nil {
 			return outcome{d, &undecided{decision: d, err: err}}, nil

@@ -70,9 +70,9 @@ const (
 	KindMismatch     = "mismatch"     // oversized or malformed answer
 )
 
-// Store holds content by digest. It believes nothing that it holds: every byte
-// that a reader hands out has been checked in this process, and the end of what
-// it hands out is held back until the whole content has hashed to its digest.
+// Store holds content by digest. It believes nothing that it holds: the end of
+// what a reader hands out is held back until the whole content has hashed to its
+// digest in this process, and those very bytes with it.
 // Readers are sequential and belong to one goroutine; closing one early stops
 // nobody else.
 type Store interface {

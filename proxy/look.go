@@ -42,13 +42,13 @@ func (l *looking) CandidateFound() {
 	}
 }
 
-// end ends the decision. It returns what has been expected, and why signatures
-// from before had to do.
-func (l *looking) end() (*expectation, error) {
+// end ends the decision, after which nothing more is expected. It returns why
+// signatures from before had to do.
+func (l *looking) end() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.over = true
-	return l.expected, l.unasked
+	return l.unasked
 }
 
 // Manifest implements verifier.Registry for evidence about manifests of this
@@ -81,30 +81,31 @@ func (l *looking) had(unasked error) {
 }
 
 // evaluate asks the gate, and makes of a denial that rests on signatures from
-// before the undecided thing that it is.
-func (v *view) evaluate(ctx context.Context, m *manifest, subject policy.Subject) (policy.Decision, error) {
-	d, unasked, err := (&looking{view: v, about: m}).evaluate(ctx, subject)
+// before the undecided thing that it is. It returns too what is on its way
+// because m may be served, if anything.
+func (v *view) evaluate(ctx context.Context, m *manifest, subject policy.Subject) (policy.Decision, *expectation, error) {
+	l := &looking{view: v, about: m}
+	d, unasked, err := l.evaluate(ctx, subject)
 	if errors.Is(unasked, errSpared) {
-		d, unasked, err = (&looking{view: v, about: m, insist: true}).evaluate(ctx, subject)
+		l = &looking{view: v, about: m, insist: true}
+		d, unasked, err = l.evaluate(ctx, subject)
 	}
 	if unasked == nil {
-		return d, err
+		return d, l.expected, err
 	}
 	d.Explained = "the signatures known from before do not suffice, and the upstream cannot be asked for others now; with those alone: " + d.Explained
 	d.Reason = policy.ReasonInconclusive
 	d.Hint = "try again; when it stays, look for this id in the log"
-	return d, unasked
+	return d, l.expected, unasked
 }
 
 // evaluate asks the gate once. unasked is set when more signatures might lead to
 // another decision than this denial, and why they were not asked for.
 func (l *looking) evaluate(ctx context.Context, subject policy.Subject) (d policy.Decision, unasked, err error) {
 	d, err = l.Gate.Evaluate(ctx, l, subject)
-	expected, unasked := l.end()
+	unasked = l.end()
 	if err != nil || !d.Served() {
-		expected.dropped()
-	} else if expected == nil {
-		l.expect(ctx, l.about)
+		l.expected.dropped()
 	}
 	if err != nil || d.Allowed {
 		return d, nil, err

@@ -2,8 +2,8 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"sync"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -20,6 +20,10 @@ const (
 	// connections and the store's transfers for what clients ask for, which
 	// waits for none of these.
 	maxPrefetching = 16
+	// maxExpectations is for how many manifests at once, and expectationKept how
+	// long at most for one: an upstream that drips must not keep the slots.
+	maxExpectations = 64
+	expectationKept = 5 * time.Minute
 )
 
 // prefetcher brings what manifests reference to the store while clients are on
@@ -69,7 +73,7 @@ func (v *view) expect(ctx context.Context, m *manifest) *expectation {
 		return nil
 	}
 	wanted := v.worthFetching(m)
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), expectationKept)
 	e := &expectation{drop: cancel}
 	wanted = p.admit(e, cancel, wanted)
 	if len(wanted) == 0 {
@@ -111,7 +115,7 @@ func (v *view) worthFetching(m *manifest) []v1.Descriptor {
 func (p *prefetcher) admit(e *expectation, cancel context.CancelFunc, wanted []v1.Descriptor) []v1.Descriptor {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.ended {
+	if p.ended || len(p.cancels) >= maxExpectations {
 		return nil
 	}
 	for i, desc := range wanted {
@@ -176,7 +180,7 @@ func (v *view) prefetch(ctx context.Context, desc v1.Descriptor) {
 	if err == nil {
 		err = v.ensureDelivered(ctx, desc.Digest)
 	}
-	if err != nil && !errors.Is(err, context.Canceled) {
+	if err != nil && ctx.Err() == nil {
 		v.proxy.logger.Debug("not fetched ahead", "repository", v.name, "digest", desc.Digest.String(), "err", err)
 	}
 }

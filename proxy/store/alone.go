@@ -14,7 +14,7 @@ type alone struct {
 	key   key
 	up    *stream
 	part  span  // what is handed out
-	known []tag // of the first chunks, as they were handed out from elsewhere
+	known []tag // of the first blocks, as they were handed out from elsewhere
 
 	hash     hash.Hash
 	received int64 // bytes hashed
@@ -62,12 +62,12 @@ func (a *alone) next(ctx context.Context) ([]byte, error) {
 }
 
 // compare reads again what has been handed out already. The rest of the last
-// chunk stays in the buffer.
+// block stays in the buffer.
 func (a *alone) compare(ctx context.Context) error {
 	for index, want := range a.known {
 		a.begin, a.buf = a.received, a.buf[:0]
-		for len(a.buf) < chunkSize && !a.verified {
-			if err := a.receive(ctx, chunkSize); err != nil {
+		for len(a.buf) < blockSize && !a.verified {
+			if err := a.receive(ctx, blockSize); err != nil {
 				return err
 			}
 		}

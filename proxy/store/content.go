@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -89,7 +90,7 @@ func (s *Store) Prefetch(ctx context.Context, owner string, digest v1.Hash, size
 	if errors.Is(t.err, errHeld) {
 		return nil
 	}
-	return t.err
+	return cmp.Or(t.err, t.lost)
 }
 
 // fetch is one attempt of Fetch. It returns errHeld when another is due, since
@@ -116,6 +117,10 @@ func (s *Store) fetch(ctx context.Context, owner string, k key, size int64, from
 		if t, err = s.start(owner, k, size, from); err != nil {
 			return nil, 0, err
 		}
+	}
+	if !t.told(size) {
+		t.leave()
+		return s.passThrough(ctx, k, size, from, part)
 	}
 	if err := t.opened(ctx); err != nil {
 		t.leave()
@@ -202,12 +207,12 @@ func (s *Store) openHeld(ctx context.Context, k key, size int64, from origin, pa
 // of c: by its seal when this process has hashed it before, and otherwise by
 // looking at it, together with whoever else wants to.
 func (s *Store) openLarge(ctx context.Context, k key, c content, from origin, part span) (source, error) {
-	id, err := c.identity()
-	if err != nil {
+	known := s.seals.get(k, c.found())
+	if known != nil && known.bad {
 		c.Close()
-		return nil, fmt.Errorf("store: open %s: %w", k, err)
+		return nil, k.missing()
 	}
-	if known := s.seals.get(k, id); known != nil {
+	if known != nil {
 		return newSealed(s, k, c, known, from, part), nil
 	}
 	t, err := s.startLook(k, c)
@@ -234,16 +239,19 @@ func (s *Store) load(k key, c content) ([]byte, error) {
 }
 
 // rotten removes what was read under k and does not hash to it.
-func (s *Store) rotten(k key, c io.ReaderAt) {
+func (s *Store) rotten(k key, c content) {
 	s.log.Warn("held content does not match its digest and is removed", "digest", k.String())
 	s.drop(k, c)
 }
 
-// drop removes what c was opened from, unless k means something newer by now,
-// and what is remembered of it.
-func (s *Store) drop(k key, c io.ReaderAt) {
-	s.seals.drop(k)
+// drop removes what c was opened from, unless k means something newer by now.
+// Where it cannot be removed it is not looked at again.
+func (s *Store) drop(k key, c content) {
+	id, err := c.identity()
 	s.shelf.drop(k, c)
+	if err == nil {
+		s.seals.condemn(k, id)
+	}
 }
 
 // Put stores content, which must hash to digest (*MismatchError). It is meant
@@ -282,7 +290,7 @@ func (s *Store) Put(ctx context.Context, digest v1.Hash, data []byte) error {
 		return fmt.Errorf("store: put %s: %w", digest, err)
 	}
 	if size > holdBack {
-		s.seals.set(k, id, size, tagsOf(k, data))
+		s.seals.set(k, id, size, appendTags(nil, k, data))
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // disk is a shelf in a directory. For content the file system is the truth;
@@ -101,15 +102,16 @@ func (d *disk) prepare() error {
 
 func (d *disk) open(k key) (content, error) {
 	d.pin(k)
+	begun := time.Now()
 	f, info, err := d.openFile(k)
 	if err != nil {
 		d.unpin(k)
 		if errors.Is(err, fs.ErrNotExist) {
-			d.roster.note(k, -1)
+			d.roster.note(k, -1, begun) // unless it came to be held since
 		}
 		return nil, err
 	}
-	d.roster.note(k, info.Size())
+	d.roster.note(k, info.Size(), begun)
 	return &diskContent{file: f, opened: info, disk: d, key: k}, nil
 }
 
@@ -211,7 +213,7 @@ func (d *disk) takeAway(k key) string {
 		d.log.Warn("content cannot be removed", "digest", k.String(), "error", err)
 		return ""
 	}
-	d.roster.note(k, -1)
+	d.roster.note(k, -1, time.Now())
 	return away
 }
 
@@ -249,6 +251,8 @@ type diskContent struct {
 }
 
 func (c *diskContent) size() int64 { return c.opened.Size() }
+
+func (c *diskContent) found() identity { return identify(c.opened) }
 
 func (c *diskContent) identity() (identity, error) { return identityOf(c.file) }
 

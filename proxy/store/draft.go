@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 )
 
 // diskDraft is content in a temporary file. One file serves its writer and all
@@ -74,7 +75,7 @@ func (d *disk) admit(f *diskDraft) error {
 	if err != nil {
 		return err
 	}
-	d.roster.note(f.key, f.written)
+	d.roster.note(f.key, f.written, time.Now())
 	d.kept.Add(f.written)
 	d.pins[f.key]++
 	f.pinned = true

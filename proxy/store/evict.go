@@ -107,10 +107,13 @@ func (d *disk) evictOne() bool {
 		return false
 	}
 	away := d.displace(oldest.key)
-	if away != "" {
-		d.discard(away)
+	if away == "" {
+		// What cannot be moved now keeps its place in line for later, not its turn.
+		d.roster.note(oldest.key, oldest.size, time.Now())
+		return false
 	}
-	return away != ""
+	d.discard(away)
+	return true
 }
 
 // displace moves k out of its place unless somebody has opened it meanwhile.

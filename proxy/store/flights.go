@@ -11,6 +11,7 @@ import (
 type flight struct {
 	owner string
 	key   key
+	look  bool // at what is held, which has no owner
 }
 
 // join returns the transfer of k for owner that is under way, if any, with the
@@ -21,7 +22,7 @@ func (s *Store) join(owner string, k key) (*transfer, error) {
 	if s.closed {
 		return nil, ErrClosed
 	}
-	t := s.flights[flight{owner, k}]
+	t := s.flights[flight{owner: owner, key: k}]
 	if t != nil {
 		t.enter()
 	}
@@ -35,7 +36,7 @@ func (s *Store) start(owner string, k key, size int64, from origin) (*transfer, 
 	if s.closed {
 		return nil, ErrClosed
 	}
-	t := s.flights[flight{owner, k}]
+	t := s.flights[flight{owner: owner, key: k}]
 	if t == nil {
 		var ctx context.Context
 		t, ctx = newTransfer(s, owner, k, size)
@@ -55,13 +56,13 @@ func (s *Store) startLook(k key, c content) (*transfer, error) {
 		c.Close()
 		return nil, ErrClosed
 	}
-	t := s.flights[flight{key: k}]
-	if t != nil && t.held.size() == c.size() {
+	t := s.flights[flight{key: k, look: true}]
+	if t != nil && t.held.found() == c.found() {
 		c.Close()
 	} else {
 		var ctx context.Context
 		t, ctx = newTransfer(s, "", k, c.size())
-		t.held = c
+		t.held, t.medium = c, c
 		s.launch(ctx, t)
 	}
 	t.enter()
@@ -71,6 +72,7 @@ func (s *Store) startLook(k key, c content) (*transfer, error) {
 // launch makes t the one to join, and runs it. The mutex is held.
 func (s *Store) launch(ctx context.Context, t *transfer) {
 	s.flights[t.flight()] = t
+	s.alive[t] = struct{}{}
 	s.running.Add(1)
 	go t.run(ctx)
 }
@@ -94,6 +96,21 @@ func (s *Store) retire(t *transfer) {
 	if s.flights[t.flight()] == t {
 		delete(s.flights, t.flight())
 	}
+}
+
+// forget is called when t has ended.
+func (s *Store) forget(t *transfer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.alive, t)
+}
+
+// told reports whether size is what t was told, as far as either is known: who
+// was told otherwise is not made to share its fate.
+func (t *transfer) told(size int64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return size < 0 || t.total < 0 || t.total == size
 }
 
 // expire ends t when nobody reads it.
@@ -154,7 +171,7 @@ func (s *Store) await(n int) {
 	}
 	var longest *transfer
 	var since time.Time
-	for _, t := range s.flights {
+	for t := range s.alive {
 		t.mu.Lock()
 		if t.held == nil && t.readers == 0 && t.phase > queued && t.phase < complete &&
 			(longest == nil || t.abandoned.Before(since)) {

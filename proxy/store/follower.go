@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 )
@@ -18,9 +19,8 @@ type follower struct {
 	offset int64  // of what comes next; under the transfer's mutex
 	lent   *chunk // that is being handed out
 
-	back      []byte // the chunk that was read back last
-	backIndex int64
-	freeBack  func() // nil as long as none was read back
+	back     []byte // what was read back, or copied, last
+	freeBack func() // nil when nothing is lent
 
 	alone *alone // once it has parted
 }
@@ -43,15 +43,16 @@ func (f *follower) total() int64 {
 	return f.want
 }
 
-// move is what a follower can do now. The zero move is to wait.
+// move is what a follower can do now.
 type move struct {
 	piece []byte
 	err   error
-	back  bool  // read the chunk back and hand out
-	tag   tag   // its
-	size  int64 // and its size
-	stop  int64 // where to stop handing out
+	tags  []tag // to read back with: of all blocks that can be
+	there int64 // up to where
+	stop  int64 // and where to stop handing out
 	part  bool  // go on alone
+
+	changed <-chan struct{} // to wait for, when there is nothing else
 }
 
 func (f *follower) next(ctx context.Context) ([]byte, error) {
@@ -60,9 +61,8 @@ func (f *follower) next(ctx context.Context) ([]byte, error) {
 		t.mu.Lock()
 		f.giveBack()
 		m := f.look()
-		changed := t.watch()
 		t.mu.Unlock()
-		if m.back {
+		if m.tags != nil {
 			m.piece, m.part = f.readBack(m)
 		}
 		switch {
@@ -74,7 +74,7 @@ func (f *follower) next(ctx context.Context) ([]byte, error) {
 			return m.piece, m.err
 		default:
 			select {
-			case <-changed:
+			case <-m.changed:
 			case <-ctx.Done():
 				return nil, context.Cause(ctx)
 			}
@@ -89,7 +89,7 @@ func (f *follower) look() move {
 	switch {
 	case f.want >= 0 && (t.published > f.want || t.phase == complete && t.published < f.want):
 		return move{err: &MismatchError{Digest: t.key.digest(), Size: f.want, Length: t.published}}
-	case t.phase == failed && errors.Is(t.err, errLost):
+	case t.phase == failed && (errors.Is(t.err, errLost) || errors.Is(t.err, errDiverted) || errors.Is(t.err, ErrRotten)):
 		return move{part: true}
 	case t.phase == failed:
 		return move{err: t.err}
@@ -100,20 +100,39 @@ func (f *follower) look() move {
 			return move{err: io.EOF}
 		}
 	} else if stop = f.part.free(t.published, f.total()); f.offset >= stop {
-		return move{}
+		return move{changed: t.watch()}
 	}
 	if c := t.at(f.offset); c != nil {
-		c.refs++
-		f.lent = c
-		piece := c.data[f.offset-c.start() : min(stop, c.end())-c.start()]
-		f.advance(len(piece))
-		return move{piece: piece}
+		return move{piece: f.take(c, c.data[f.offset-c.start():min(stop, c.end())-c.start()])}
 	}
-	index := f.offset / chunkSize
-	if index >= int64(t.readable) {
+	if f.offset >= t.readable {
 		return move{part: true} // it was left behind
 	}
-	return move{back: true, tag: t.tags[index], size: min(chunkSize, t.published-index*chunkSize), stop: stop}
+	return move{tags: t.tags, there: t.readable, stop: stop}
+}
+
+// take hands out piece, which is of c: itself, or a copy of some of it when much
+// is lent, so that a slow reader does not keep a chunk from being used again. The
+// mutex is held.
+func (f *follower) take(c *chunk, piece []byte) []byte {
+	lender := &f.transfer.store.buffers
+	if size := lender.piece(int64(len(piece))); size < int64(len(piece)) {
+		f.borrow(size)
+		piece = f.back[:copy(f.back, piece)]
+	} else {
+		c.refs++
+		f.lent = c
+	}
+	f.advance(len(piece))
+	return piece
+}
+
+// borrow gets a buffer for what is handed out next, in the place of the last.
+func (f *follower) borrow(size int64) {
+	if f.freeBack != nil {
+		f.freeBack()
+	}
+	f.back, f.freeBack = f.transfer.store.buffers.get(size)
 }
 
 // advance moves on. The transfer's mutex is held.
@@ -132,26 +151,21 @@ func (f *follower) giveBack() {
 	}
 }
 
-// readBack reads a chunk from the medium, checks it, and returns what may be
-// handed out; part says that it cannot.
+// readBack reads from the medium, checks it, and returns what may be handed out;
+// part says that it cannot.
 func (f *follower) readBack(m move) (piece []byte, part bool) {
-	t, index := f.transfer, f.offset/chunkSize
-	if f.freeBack == nil {
-		f.back, f.freeBack = t.store.buffers.get(chunkSize)
-		f.backIndex = -1
+	t := f.transfer
+	first := f.offset / blockSize
+	start := first * blockSize
+	f.borrow(min(t.store.buffers.piece(chunkSize), m.there-start))
+	n, err := t.medium.ReadAt(f.back, start)
+	good := int64(intact(t.key, m.tags, m.there, first, f.back[:n]))
+	stop := min(m.stop, start+good)
+	if stop <= f.offset {
+		t.store.log.Warn("content cannot be read back", "digest", t.key.String(), "error", err)
+		return nil, true
 	}
-	if f.backIndex != index {
-		f.backIndex = -1
-		f.back = f.back[:m.size]
-		n, err := t.medium.ReadAt(f.back, index*chunkSize)
-		if int64(n) < m.size || tagOf(t.key, index, f.back) != m.tag {
-			t.store.log.Warn("content cannot be read back", "digest", t.key.String(), "error", err)
-			return nil, true
-		}
-		f.backIndex = index
-	}
-	start := index * chunkSize
-	piece = f.back[f.offset-start : min(m.stop, start+m.size)-start]
+	piece = f.back[f.offset-start : stop-start]
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.advance(len(piece))
@@ -166,10 +180,13 @@ func (f *follower) leaveFor() error {
 	defer t.mu.Unlock()
 	known := 0
 	if f.offset > max(f.part.first, 0) {
-		known = int((f.offset + chunkSize - 1) / chunkSize)
+		known = int(blocks(f.offset))
 	}
-	if f.from == nil || known > len(t.tags) {
+	switch {
+	case f.from == nil:
 		return ErrRotten
+	case known > len(t.tags):
+		return fmt.Errorf("store: content of %s went away while it was read", t.key)
 	}
 	f.alone = newAlone(t.store, t.key, f.from, f.total(), f.part)
 	f.alone.offset, f.alone.known = f.offset, slices.Clone(t.tags[:known])

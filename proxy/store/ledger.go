@@ -53,18 +53,6 @@ func (l *ledger[K]) keep(at *line[K], size int64) {
 	at.size = size
 }
 
-// recall records something found at start, older than all that is known.
-func (l *ledger[K]) recall(k K, size int64) {
-	at := l.lines[k]
-	if at == nil {
-		at = l.line(k)
-		l.order.MoveToBack(at.at)
-	}
-	if !at.kept {
-		l.keep(at, size)
-	}
-}
-
 // pin keeps k from eviction until unpin. It makes a placeholder for what the
 // ledger does not know.
 func (l *ledger[K]) pin(k K) *line[K] {

@@ -62,7 +62,7 @@ func TestATransferThatIsReadDoesNotExpire(t *testing.T) {
 		first.Close()
 		time.Sleep(10 * AbandonedTime)
 		k, _ := parseDigest(numbered(1))
-		s.expire(s.flights[flight{owner, k}]) // as a timer does that fires while a reader comes
+		s.expire(s.flights[flight{owner: owner, key: k}]) // as a timer does that fires while a reader comes
 		synctest.Wait()
 		if len(ended) != 0 {
 			t.Error("it ended")

@@ -51,7 +51,7 @@ const (
 	maxLooks = 16
 
 	// maxSeals is how many bytes of tags are remembered, of the content that was
-	// used last: those of some 256 GiB.
+	// used last: those of some 64 GiB.
 	maxSeals = 8 << 20
 
 	// flushDelay is how long hints gather before they are written together.

@@ -18,12 +18,8 @@ func (t *transfer) look(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	before, err := t.held.identity()
-	if err != nil {
-		return t.lose(err)
-	}
-	t.update(func() { t.phase, t.medium = arriving, t.held })
-	err = t.pass(ctx, &shelfFeed{content: t.held}, func(got key) error {
+	t.update(func() { t.phase = arriving })
+	err := t.pass(ctx, &shelfFeed{content: t.held}, func(got key) error {
 		if got != t.key {
 			t.store.rotten(t.key, t.held)
 			return ErrRotten
@@ -40,7 +36,7 @@ func (t *transfer) look(ctx context.Context) error {
 		}
 		return t.lose(err)
 	}
-	if after, err := t.held.identity(); err == nil && after == before {
+	if after, err := t.held.identity(); err == nil && after == t.held.found() {
 		t.seal(after)
 	}
 	return nil
@@ -49,7 +45,7 @@ func (t *transfer) look(ctx context.Context) error {
 // lose removes what cannot be read.
 func (t *transfer) lose(why error) error {
 	t.store.log.Warn("held content cannot be read and is removed", "digest", t.key.String(), "error", why)
-	t.store.shelf.drop(t.key, t.held)
+	t.store.drop(t.key, t.held)
 	return errLost
 }
 

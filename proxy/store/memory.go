@@ -124,7 +124,7 @@ type chunks struct {
 }
 
 // identity is the identity of what does not change.
-func (c *chunks) identity() identity { return identity{ino: c.serial} }
+func (c *chunks) identity() identity { return identity{ino: c.serial, size: c.length} }
 
 // ReadAt reads across chunks. It implements io.ReaderAt.
 func (c *chunks) ReadAt(p []byte, offset int64) (int, error) {
@@ -177,6 +177,8 @@ type memoryContent struct {
 }
 
 func (c *memoryContent) size() int64 { return c.length }
+
+func (c *memoryContent) found() identity { return c.chunks.identity() }
 
 func (c *memoryContent) identity() (identity, error) { return c.chunks.identity(), nil }
 

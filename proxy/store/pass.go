@@ -169,7 +169,7 @@ func (t *transfer) digest(full <-chan *chunk, hashed chan<- *chunk) (sum key, de
 	h := sha256.New()
 	for c := range full {
 		h.Write(c.data)
-		t.known(tagOf(t.key, c.index, c.data))
+		t.know(c)
 		deferred = append(deferred, c)
 		for total := t.store.deferred.Add(1); len(deferred) > maxDeferred || len(deferred) > 0 && total > maxDeferredTotal; {
 			hashed <- deferred[0]
@@ -181,11 +181,12 @@ func (t *transfer) digest(full <-chan *chunk, hashed chan<- *chunk) (sum key, de
 	return sum, deferred
 }
 
-// known notes the tag of the chunk that follows the ones that have one.
-func (t *transfer) known(made tag) {
+// know tags a chunk, the one after those that are tagged.
+func (t *transfer) know(c *chunk) {
+	tags := appendTags(t.tags, t.key, c.data) // which only this goroutine changes
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.tags = append(t.tags, made)
+	t.tags = tags
 }
 
 // write writes a chunk to the draft. When it cannot, what arrives is not kept,
@@ -196,11 +197,20 @@ func (t *transfer) write(c *chunk) {
 	if d == nil {
 		return
 	}
-	if _, err := d.Write(c.data); err != nil {
-		t.complain(err)
-		t.store.retire(t)
-		t.update(func() { t.draft = nil })
-		d.discard()
+	_, err := d.Write(c.data)
+	if err == nil {
+		return
+	}
+	t.complain(err)
+	t.store.retire(t)
+	unread := false
+	t.update(func() {
+		t.draft, t.lost = nil, err
+		unread = len(t.followers) == 0 && t.phase < complete
+	})
+	d.discard()
+	if unread {
+		t.stop(errDiverted) // who joined just now goes on alone
 	}
 }
 
@@ -216,7 +226,7 @@ func (t *transfer) settle(ctx context.Context, c *chunk) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.kept() {
-		t.readable = int(c.index) + 1
+		t.readable = c.end()
 	}
 	var patience <-chan time.Time
 	for len(t.window) > 0 && t.window[0].index+keptChunks <= c.index {
@@ -244,6 +254,7 @@ func (t *transfer) settle(ctx context.Context, c *chunk) {
 		}
 		t.mu.Lock()
 		if late {
+			t.leaveBehind(t.window[0].end())
 			t.shift()
 		}
 	}
@@ -258,6 +269,16 @@ func (t *transfer) behind(offset int64) bool {
 		}
 	}
 	return false
+}
+
+// leaveBehind gives up on the readers that want bytes before offset: they go on
+// alone, and nobody waits for them again. The mutex is held.
+func (t *transfer) leaveBehind(offset int64) {
+	for f := range t.followers {
+		if f.offset < offset {
+			delete(t.followers, f)
+		}
+	}
 }
 
 // shift takes the oldest chunk from the window. The mutex is held.

@@ -32,12 +32,14 @@ type roster struct {
 	mu    sync.Mutex
 	slots *slotFile // nil: there is none that works
 	told  bool      // that something is wrong
+
+	noGrowth time.Time // when growing may be tried again
 }
 
 // news is what happened to a content last.
 type news struct {
-	size int64 // -1: it is gone
-	used time.Time
+	size int64 // -1: it was not there
+	at   time.Time
 }
 
 const (
@@ -46,6 +48,8 @@ const (
 	maxNews = 1 << 14
 	// newsDelay is how long news gathers before it is written together.
 	newsDelay = time.Second
+	// growthPause is how long a roster that could not grow is not tried again.
+	growthPause = time.Minute
 )
 
 // openRoster opens the roster of a directory; survey says that it has to be
@@ -88,14 +92,16 @@ func (r *roster) warn(message string, err error) {
 	r.told = true
 }
 
-// note hears that k is held, of this size, and was used now; of size -1, that it
-// is gone. It does not wait for the file.
-func (r *roster) note(k key, size int64) {
+// note hears that k is held, of this size, and was used at a time; of size -1,
+// that it was not there then. It does not wait for the file.
+func (r *roster) note(k key, size int64, at time.Time) {
 	r.news.Lock()
-	_, known := r.news.of[k]
-	if known || len(r.news.of) < maxNews {
-		r.news.of[k] = news{size, time.Now()}
-	} else {
+	old, known := r.news.of[k]
+	switch {
+	case known && at.Before(old.at):
+	case known || len(r.news.of) < maxNews:
+		r.news.of[k] = news{size, at}
+	default:
 		r.news.lost = true
 	}
 	waiting := len(r.news.of)
@@ -124,14 +130,14 @@ func (r *roster) settle() {
 		all, r.news.of = r.news.of, make(map[key]news)
 	}
 	if r.news.lost && r.slots != nil {
-		r.slots.damaged = true // what is not known will be found by a survey
+		r.slots.damaged, r.news.lost = true, false // a survey will find it
 	}
 	r.news.Unlock()
 	for k, n := range all {
 		if n.size < 0 {
-			r.do(func() error { return r.slots.remove(k) })
+			r.do(func() error { return r.slots.remove(k, n.at.UnixNano()) })
 		} else {
-			r.set(record{key: k, size: n.size, used: n.used.UnixNano()}, false)
+			r.set(record{key: k, size: n.size, used: n.at.UnixNano()}, false)
 		}
 	}
 }
@@ -151,10 +157,14 @@ func (r *roster) do(f func() error) {
 func (r *roster) set(rec record, recall bool) {
 	r.do(func() error {
 		err := r.slots.set(rec, recall)
-		if !errors.Is(err, errOverflow) && !r.slots.crowded() {
+		if err != nil && !errors.Is(err, errOverflow) {
+			return err
+		}
+		if !r.slots.crowded() || time.Now().Before(r.noGrowth) {
 			return err
 		}
 		if grown := r.grow(); grown != nil {
+			r.noGrowth = time.Now().Add(growthPause)
 			return errors.Join(err, grown)
 		}
 		if err != nil {
@@ -216,8 +226,11 @@ func (r *roster) beginSurvey() {
 	defer r.mu.Unlock()
 	r.do(func() error {
 		r.slots.generation++
+		if err := r.slots.save(false); err != nil { // no two surveys have one number
+			return err
+		}
 		err := r.slots.recount()
-		r.slots.damaged = false // what was is cleared, or will be found
+		r.slots.damaged = false // what did not hold is cleared
 		return err
 	})
 }

@@ -69,7 +69,7 @@ func (m *modelRoster) recall(t *testing.T, k key, size int64) {
 }
 
 func (m *modelRoster) remove(t *testing.T, k key) {
-	m.do(func() error { return m.slots.remove(k) })
+	m.do(func() error { return m.slots.remove(k, math.MaxInt64) })
 	delete(m.want, k)
 }
 
@@ -324,7 +324,7 @@ func FuzzRosterFile(f *testing.F) {
 // claiming is the table in data with a header that tells of so many pages.
 func claiming(data []byte, pages uint64) []byte {
 	data = bytes.Clone(data)
-	binary.LittleEndian.PutUint64(data[len(rosterMagic):], pages)
+	binary.LittleEndian.PutUint64(data[len(rosterMagic)+seedSize:], pages)
 	return data
 }
 

@@ -1,9 +1,8 @@
 package store
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,10 +11,11 @@ import (
 )
 
 // The roster's file: a page that says how many pages follow, and pages of slots.
-// A record is in the page that its key and the table's salt say, in any slot of
-// that page. Numbers are little-endian.
+// A record is in the page that a keyed hash of its key says, in any slot of that
+// page, so that nobody who chooses contents can choose pages. Numbers are
+// little-endian.
 //
-//	header  magic 16, pages 8, generation 8, bytes 8, count 8, salt 16, clean 1, CRC-32C of these 4
+//	header  magic 16, seed 16, pages 8, generation 8, bytes 8, count 8, clean 1, CRC-32C of these 4
 //	slot    key 32, size 8, used 8, generation 8, zero 4, CRC-32C of these 4
 const (
 	pageSize     = 4096
@@ -23,8 +23,8 @@ const (
 	slotsPerPage = pageSize / slotSize
 
 	rosterMagic = "vidimus roster1\n"
-	saltSize    = 16
-	headerSize  = len(rosterMagic) + 4*8 + saltSize + 1
+	seedSize    = 16
+	headerSize  = len(rosterMagic) + seedSize + 4*8 + 1
 
 	// minPages is the size of a new table.
 	minPages = 16
@@ -49,8 +49,7 @@ type record struct {
 // not hold counts as free. It belongs to one goroutine at a time.
 type slotFile struct {
 	file       *os.File
-	order      cipher.Block // AES under the salt
-	salt       [saltSize]byte
+	seed       [seedSize]byte
 	pages      int64
 	generation uint64
 	bytes      int64 // of all records
@@ -58,7 +57,6 @@ type slotFile struct {
 	clean      bool  // the file was closed in order
 	damaged    bool  // a slot did not hold: the roster needs a survey
 	hand       int64 // the page at which the next sample begins
-	block      [aes.BlockSize]byte
 	page       [pageSize]byte
 }
 
@@ -70,8 +68,7 @@ func openSlotFile(file *os.File) (*slotFile, error) {
 	t := &slotFile{file: file}
 	if !t.load() {
 		*t = slotFile{file: file}
-		rand.Read(t.salt[:]) // never fails, it ends the process instead
-		t.shuffle()
+		rand.Read(t.seed[:]) // never fails, it ends the process instead
 		if err := t.clear(minPages); err != nil {
 			return nil, err
 		}
@@ -88,22 +85,16 @@ func (t *slotFile) load() bool {
 	if string(header[:len(rosterMagic)]) != rosterMagic || sumOf(header[:headerSize]) != binary.LittleEndian.Uint32(header[headerSize:]) {
 		return false
 	}
-	numbers := header[len(rosterMagic):]
+	copy(t.seed[:], header[len(rosterMagic):])
+	numbers := header[len(rosterMagic)+seedSize:]
 	t.pages = int64(binary.LittleEndian.Uint64(numbers))
 	t.generation = binary.LittleEndian.Uint64(numbers[8:])
 	t.bytes = int64(binary.LittleEndian.Uint64(numbers[16:]))
 	t.count = int64(binary.LittleEndian.Uint64(numbers[24:]))
-	copy(t.salt[:], numbers[32:])
-	t.shuffle()
-	t.clean = numbers[32+saltSize] == 1
+	t.clean = numbers[32] == 1
 	info, err := t.file.Stat()
 	return err == nil && t.pages >= minPages && t.pages&(t.pages-1) == 0 &&
 		info.Size()%pageSize == 0 && t.pages == info.Size()/pageSize-1 && t.bytes >= 0 && t.count >= 0
-}
-
-// shuffle makes the salt say in which page each key is.
-func (t *slotFile) shuffle() {
-	t.order, _ = aes.NewCipher(t.salt[:]) // fails for no key of this size
 }
 
 // save writes the header. One that says that the table is clean goes to the
@@ -116,14 +107,14 @@ func (t *slotFile) save(clean bool) error {
 	}
 	header := make([]byte, headerSize+4)
 	copy(header, rosterMagic)
-	numbers := header[len(rosterMagic):]
+	copy(header[len(rosterMagic):], t.seed[:])
+	numbers := header[len(rosterMagic)+seedSize:]
 	binary.LittleEndian.PutUint64(numbers, uint64(t.pages))
 	binary.LittleEndian.PutUint64(numbers[8:], t.generation)
 	binary.LittleEndian.PutUint64(numbers[16:], uint64(t.bytes))
 	binary.LittleEndian.PutUint64(numbers[24:], uint64(t.count))
-	copy(numbers[32:], t.salt[:])
 	if clean {
-		numbers[32+saltSize] = 1
+		numbers[32] = 1
 	}
 	binary.LittleEndian.PutUint32(header[headerSize:], sumOf(header[:headerSize]))
 	if _, err := t.file.WriteAt(header, 0); err != nil {
@@ -145,12 +136,13 @@ func (t *slotFile) clear(pages int64) error {
 	return t.save(false)
 }
 
-// home is the page of a key. Nobody outside can tell which, or who chooses contents
-// could have one page overflow, and the table doubled, again and again.
+// home is the page of a key.
 func (t *slotFile) home(k key) int64 {
-	copy(t.block[:], k[:])
-	t.order.Encrypt(t.block[:], t.block[:])
-	return int64(binary.LittleEndian.Uint64(t.block[:]) & uint64(t.pages-1))
+	var keyed [seedSize + len(k)]byte
+	copy(keyed[:], t.seed[:])
+	copy(keyed[seedSize:], k[:])
+	sum := sha256.Sum256(keyed[:])
+	return int64(binary.LittleEndian.Uint64(sum[:]) & uint64(t.pages-1))
 }
 
 // read reads page number n.
@@ -242,10 +234,11 @@ func (t *slotFile) set(r record, recall bool) error {
 	return t.write(t.home(r.key), at)
 }
 
-// remove forgets k.
-func (t *slotFile) remove(k key) error {
+// remove forgets k, unless it was used after the time from which it is known not
+// to be there.
+func (t *slotFile) remove(k key, gone int64) error {
 	at, _, old, err := t.find(k)
-	if err != nil || at < 0 {
+	if err != nil || at < 0 || old.used > gone {
 		return err
 	}
 	return t.free(t.home(k), at, old)
@@ -259,58 +252,53 @@ func (t *slotFile) free(n int64, i int, r record) error {
 	return t.write(n, i)
 }
 
-// own is slot i of page n, which is in hand. A record of another page could never be
-// removed, and does not hold either.
-func (t *slotFile) own(n int64, i int) (record, bool) {
-	r, ok := t.slot(i)
-	if ok && t.home(r.key) != n {
-		t.damaged = true
-		return r, false
-	}
-	return r, ok
-}
-
 // each calls yield for the records of page n until it returns false.
 func (t *slotFile) each(n int64, yield func(i int, r record) bool) error {
 	if err := t.read(n); err != nil {
 		return err
 	}
 	for i := range slotsPerPage {
-		if r, ok := t.own(n, i); ok && !yield(i, r) {
+		if r, ok := t.slot(i); ok && !yield(i, r) {
 			break
 		}
 	}
 	return nil
 }
 
-// recount counts what the table holds, and clears what does not hold, which would
-// otherwise be found damaged ever again.
+// own reports whether page n is that of k. A record elsewhere could never be
+// removed, and does not hold.
+func (t *slotFile) own(n int64, k key) bool {
+	if t.home(k) == n {
+		return true
+	}
+	t.damaged = true
+	return false
+}
+
+// recount counts what the table holds, and clears what does not hold, which every
+// later survey would find damaged again.
 func (t *slotFile) recount() error {
 	t.bytes, t.count = 0, 0
-	before := t.damaged
 	for n := range t.pages {
-		t.damaged = false
-		if err := t.each(n, func(_ int, r record) bool {
-			t.bytes += r.size
-			t.count++
-			return true
-		}); err != nil {
+		if err := t.read(n); err != nil {
 			return err
 		}
-		if !t.damaged {
-			continue
-		}
-		before = true
+		damaged := t.damaged
+		t.damaged = false
 		for i := range slotsPerPage {
-			if _, ok := t.own(n, i); !ok {
+			if r, ok := t.slot(i); ok && t.own(n, r.key) {
+				t.bytes += r.size
+				t.count++
+			} else {
 				clear(t.page[i*slotSize : (i+1)*slotSize])
 			}
 		}
-		if _, err := t.file.WriteAt(t.page[:], (n+1)*pageSize); err != nil {
+		if !t.damaged {
+			t.damaged = damaged
+		} else if _, err := t.file.WriteAt(t.page[:], (n+1)*pageSize); err != nil {
 			return fmt.Errorf("write the roster: %w", err)
 		}
 	}
-	t.damaged = before
 	return nil
 }
 
@@ -332,7 +320,7 @@ func (t *slotFile) sweep(n int64) error {
 func (t *slotFile) oldest(inUse func(key) bool) (oldest record, ok bool, err error) {
 	look := func(n int64) error {
 		return t.each(n, func(_ int, r record) bool {
-			if (!ok || r.used < oldest.used) && !inUse(r.key) {
+			if (!ok || r.used < oldest.used) && !inUse(r.key) && t.own(n, r.key) {
 				oldest, ok = r, true
 			}
 			return true
@@ -372,14 +360,14 @@ func (t *slotFile) believe(found bool) error {
 	return err
 }
 
-// crowded reports whether the table should grow.
+// crowded reports whether the table should grow. That one page is full is no
+// reason while most have room.
 func (t *slotFile) crowded() bool { return t.count > t.pages*fullAt }
 
 // double writes a table of twice as many pages to file, which takes the place of
 // the present one. Each page is divided between two.
 func (t *slotFile) double(file *os.File) (*slotFile, error) {
-	larger := &slotFile{file: file, salt: t.salt, generation: t.generation}
-	larger.shuffle()
+	larger := &slotFile{file: file, seed: t.seed, generation: t.generation}
 	if err := larger.clear(2 * t.pages); err != nil {
 		return nil, err
 	}

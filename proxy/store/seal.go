@@ -12,7 +12,8 @@ import (
 type seal struct {
 	id   identity
 	size int64
-	tags []tag // one for each chunk
+	tags []tag // one for each block
+	bad  bool  // it did not hash to its digest, and could not be removed
 }
 
 // sealOverhead is what a seal costs in memory besides its tags.
@@ -50,7 +51,10 @@ func (s *seals) get(k key, id identity) *seal {
 // set remembers that content of k with this identity has hashed to k, and was
 // tagged meanwhile.
 func (s *seals) set(k key, id identity, size int64, tags []tag) {
-	made := &seal{id: id, size: size, tags: slices.Clip(tags)}
+	s.add(k, &seal{id: id, size: size, tags: slices.Clip(tags)})
+}
+
+func (s *seals) add(k key, made *seal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lru.Remove(k)
@@ -60,6 +64,10 @@ func (s *seals) set(k key, id identity, size int64, tags []tag) {
 		s.lru.RemoveOldest()
 	}
 }
+
+// condemn remembers that content of k with this identity is not what it should
+// be.
+func (s *seals) condemn(k key, id identity) { s.add(k, &seal{id: id, bad: true}) }
 
 // drop forgets k.
 func (s *seals) drop(k key) {

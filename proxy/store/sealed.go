@@ -7,7 +7,7 @@ import (
 )
 
 // sealed is a source of held content that this process has hashed before. Each
-// chunk is compared with its tag as it is read, so that the bytes that are handed
+// block is compared with its tag as it is read, so that the bytes that are handed
 // out are known to be right, the last as well as the first. When the shelf does
 // not yield them, and there is an origin, it goes on from there.
 type sealed struct {
@@ -26,21 +26,19 @@ type sealed struct {
 func newSealed(s *Store, k key, c content, known *seal, from origin, part span) *sealed {
 	h := &sealed{store: s, key: k, content: c, seal: known, from: from, stop: part.stop(known.size)}
 	h.offset = min(max(part.first, 0), h.stop)
-	h.buf, h.free = s.buffers.get(min(2*chunkSize, max(known.size, 1)))
 	return h
 }
 
 func (h *sealed) next(ctx context.Context) ([]byte, error) {
+	h.giveBack()
 	if h.offset >= h.stop {
 		return nil, io.EOF
 	}
-	first := h.offset / chunkSize
-	begin := first * chunkSize
-	end := min(begin+int64(len(h.buf)), h.seal.size)
-	if last := (h.stop + chunkSize - 1) / chunkSize * chunkSize; end > last {
-		end = last // no more than the span needs
-	}
-	n, err := h.read(ctx, first, h.buf[:end-begin])
+	first := h.offset / blockSize
+	begin := first * blockSize
+	end := min(blocks(h.stop)*blockSize, h.seal.size) // no more than the span needs
+	h.buf, h.free = h.store.buffers.get(min(end-begin, h.store.buffers.piece(2*chunkSize)))
+	n, err := h.read(ctx, first, h.buf)
 	if err != nil {
 		return nil, err
 	}
@@ -53,8 +51,8 @@ func (h *sealed) next(ctx context.Context) ([]byte, error) {
 	return piece, nil
 }
 
-// read fills p, which begins with chunk number first, as far as its chunks hold.
-// It returns at least one chunk, or an error.
+// read fills p, which begins with block number first, as far as its blocks hold.
+// It returns at least one block, or an error.
 func (h *sealed) read(ctx context.Context, first int64, p []byte) (int, error) {
 	if h.up != nil {
 		return h.fetch(ctx, first, p)
@@ -62,9 +60,8 @@ func (h *sealed) read(ctx context.Context, first int64, p []byte) (int, error) {
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
-	n, err := h.content.ReadAt(p, first*chunkSize)
-	good := h.check(first, p[:n])
-	if good > 0 {
+	n, err := h.content.ReadAt(p, first*blockSize)
+	if good := intact(h.key, h.seal.tags, h.seal.size, first, p[:n]); good > 0 {
 		return good, nil // the next read begins with what does not hold
 	}
 	h.store.log.Warn("held content does not match what was hashed, or cannot be read, and is removed", "digest", h.key.String(), "error", err)
@@ -75,40 +72,35 @@ func (h *sealed) read(ctx context.Context, first int64, p []byte) (int, error) {
 		}
 		return 0, fmt.Errorf("%w: %w", ErrRotten, err)
 	}
-	h.up = newStream(h.key, h.from, h.seal.size, first*chunkSize)
+	h.up = newStream(h.key, h.from, h.seal.size, first*blockSize)
 	return h.fetch(ctx, first, p)
 }
 
-// check returns how many bytes of p, in whole chunks from number first on, match
-// their tags.
-func (h *sealed) check(first int64, p []byte) (good int) {
-	for i := first; good < len(p); i++ {
-		size := min(chunkSize, h.seal.size-i*chunkSize)
-		if int64(len(p)-good) < size || tagOf(h.key, i, p[good:good+int(size)]) != h.seal.tags[i] {
-			return good
-		}
-		good += int(size)
-	}
-	return good
-}
-
-// fetch is read from the origin, one chunk at a time.
+// fetch is read from the origin.
 func (h *sealed) fetch(ctx context.Context, first int64, p []byte) (int, error) {
-	p = p[:min(chunkSize, len(p))]
 	for used := 0; used < len(p); {
 		n, err := h.up.read(ctx, p[used:])
 		if err == io.EOF {
-			err = &MismatchError{Digest: h.key.digest(), Size: h.seal.size, Length: first*chunkSize + int64(used)}
+			err = &MismatchError{Digest: h.key.digest(), Size: h.seal.size, Length: first*blockSize + int64(used)}
 		}
 		if err != nil {
 			return 0, err
 		}
 		used += n
 	}
-	if h.check(first, p) < len(p) {
+	if intact(h.key, h.seal.tags, h.seal.size, first, p) < len(p) {
 		return 0, &MismatchError{Digest: h.key.digest(), Size: h.seal.size, Length: h.seal.size}
 	}
 	return len(p), nil
+}
+
+// giveBack ends the use of what was handed out last: a slow client holds memory
+// for what it is being sent, and no more.
+func (h *sealed) giveBack() {
+	if h.free != nil {
+		h.free()
+		h.buf, h.free = nil, nil
+	}
 }
 
 // recognise compares the file's identity a second time. What was read is right
@@ -127,6 +119,6 @@ func (h *sealed) close() {
 	if h.up != nil {
 		h.up.close()
 	}
-	h.free()
+	h.giveBack()
 	h.content.Close()
 }

@@ -57,7 +57,7 @@ func newRotting() *rotting {
 	return r
 }
 
-func TestRotOnTheMediumIsSeenInEachChunkThoughTheFileLooksTheSame(t *testing.T) {
+func TestRotOnTheMediumIsSeenInEachBlockThoughTheFileLooksTheSame(t *testing.T) {
 	data := sample(1, 3*chunkSize+1000)
 	for _, at := range []int64{0, chunkSize - 1, chunkSize, 2*chunkSize + 5, int64(len(data)) - 1} {
 		rot := newRotting()
@@ -84,7 +84,7 @@ func TestRotOnTheMediumIsSeenInEachChunkThoughTheFileLooksTheSame(t *testing.T) 
 		rot.at.Store(at)
 		u := &upstream{data: data, offsets: make(chan int64, 10)}
 		mustFetch(t, s, data, u.from)
-		if offset := <-u.offsets; offset != at/chunkSize*chunkSize {
+		if offset := <-u.offsets; offset != at/blockSize*blockSize {
 			t.Errorf("rot at %d: taken up at %d", at, offset)
 		}
 		mustMiss(t, s, digestOf(data))

@@ -35,6 +35,9 @@ type content interface {
 	io.Closer
 	size() int64
 
+	// found is its identity when it was opened; its size is that of size.
+	found() identity
+
 	// identity tells, now, whether the content is in the state that another
 	// identity was of.
 	identity() (identity, error)

@@ -5,44 +5,67 @@
 //
 // A Store lets many readers follow one transfer. Fetch begins a background
 // transfer that belongs to nobody's request, and every caller for the same
-// digest reads the content as it grows. A transfer that breaks is taken up
-// again where it broke; one that nobody reads any more goes on within
+// digest reads the content, or a part of it, as it grows: the latest of it from
+// memory, the rest from the file that it is written to. A transfer that breaks is
+// taken up again where it broke; one that nobody reads any more goes on within
 // AbandonedTime and AbandonedBytes. At most MaxTransfers run at a time.
 //
-// Nothing is believed. Content is hashed on the way in and becomes visible
-// under its digest only when it hashed right (temporary file, fsync, rename,
-// fsync of the directory). It is hashed again on the way out, by every reader
-// for itself, over the very bytes that it hands out: the end of the content, at
-// most 64 KiB and at least its last byte, is held back until the digest holds,
-// so that what rotted on disk, was cut short or was never right cannot be read
-// to its end. A reader that finds so removes the content, and the next Fetch
-// heals it. Content of at most 64 KiB is checked before Open or Fetch return,
-// and heals without an error.
+// Nothing is believed. Content is hashed on the way in, and it becomes visible
+// under its digest only when it hashed right: a temporary file, and a rename. A
+// reader is handed the end of what it asked for, the last 64 KiB of it or all if
+// it is less, only when the whole has hashed to its digest in this process, so
+// that what was cut short or was never right cannot be read to its end.
+//
+// What is held is not believed either. Content of at most 64 KiB is hashed each
+// time, before Fetch or Open return, and heals without an error. Larger content
+// is hashed when this process opens it first, once for all who read it meanwhile,
+// and each block of 32 KiB is given a tag then, as it is when it arrives.
+// Afterwards each block is compared with its tag before it is handed out, and the
+// file's identity (device, inode, size, times) with what it was, before and at
+// the end: a file that has changed is hashed anew. Blocks that do not match, or
+// cannot be read, are fetched from the origin within the answer, and the content
+// is removed. How much is tagged at a time is bounded; the rest is hashed again.
 //
 // A medium that cannot be written to (full, read-only, broken) costs speed, not
-// answers: content is then passed through, each reader with a transfer of its
-// own. So is what is larger than Config.MaxSize, or than a quarter of
-// Config.MaxMemory without a directory, or than MaxUnsized when nobody told
-// its size.
+// answers: content then passes through, from memory to those who read it, or
+// each reader with a transfer of its own. So does what is larger than
+// Config.MaxSize, or than a quarter of Config.MaxMemory without a directory, or
+// than MaxUnsized when nobody told its size.
+//
+// # Durability
+//
+// A process that is killed leaves nothing wrong in sight: the temporary files of
+// a dead process are swept by the next one. Files are made durable about a second
+// after they are visible, many together. A machine that dies may so leave a file
+// under a digest with bytes missing: since the next process hashes it before it
+// hands out its end, it is found out, removed and fetched again.
 //
 // # Index
 //
 // The index of tags, deliveries and parents is a set of hints: written behind,
 // about a second late, and lost without harm. A file of it that is damaged is
-// put aside and begun anew, which forgets; it never makes anything known. What was
-// last asked of it is answered from memory.
+// put aside and begun anew, which forgets; it never makes anything known. What is
+// asked again and again is answered from a bounded memory in front of the file.
+//
+// # Eviction
+//
+// Least recently used content is evicted from a directory above Config.MaxSize,
+// in the background, never while it is being read. Sizes and times of use are in
+// a file, the roster, of 64 bytes for each content in pages found by digest;
+// memory and the cost of an eviction do not depend on how much there is, for
+// which above some four thousand contents the oldest of a sample goes. After a
+// crash the roster is compared with the directory, in the background.
 //
 // # Trust
 //
 // The directory belongs to one process at a time (ErrInUse; the lock needs a
-// Unix system) and to one user. A
-// file that changes under the store is noticed, by its hash; whoever may write
-// into the directory can still make the store forget, and can lie in hints.
-// Files are reached through an os.Root and by checked digests alone.
-//
-// Least recently used content is evicted from a directory above
-// Config.MaxSize, in the background, never while it is being read. The order
-// is kept in memory: after a start, content counts as used when it was stored.
+// Unix system) and to one user. Rot and every ordinary change to a file are
+// noticed, as above. What remains is who may write into the directory as the same
+// user: he can make the store forget, can lie in hints, and who changes a file
+// through a mapping that was writable before it was hashed, or the temporary file
+// of a transfer, to bytes whose CRC-32C is the same, is not noticed until the
+// next process hashes it. Files are reached through an os.Root and by checked
+// digests alone, and no symbolic link is followed.
 package store
 
 import (
@@ -93,15 +116,16 @@ type Store struct {
 
 	mu      sync.Mutex
 	closed  bool
-	flights map[flight]*transfer
-	waiting int // transfers that wait for a slot
+	flights map[flight]*transfer   // to be joined
+	alive   map[*transfer]struct{} // all that have not ended
+	waiting int                    // transfers that wait for a slot
 }
 
 // Stats is what a Store holds.
 type Stats struct {
 	Bytes     int64 // of content; while a directory is being looked through after a start, of what was seen so far
 	Contents  int   // their number
-	Transfers int   // under way or waiting
+	Transfers int   // under way or waiting, looks at what is held included
 }
 
 // Open returns the Store that config describes. With a directory it fails when
@@ -124,6 +148,7 @@ func Open(config Config) (*Store, error) {
 		looks:   make(chan struct{}, maxLooks),
 		seals:   newSeals(maxSeals),
 		flights: make(map[flight]*transfer),
+		alive:   make(map[*transfer]struct{}),
 	}
 	if config.Directory == "" {
 		s.shelf = newMemory(config.MaxMemory)
@@ -148,7 +173,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
-	for _, t := range s.flights {
+	for t := range s.alive {
 		t.stop(ErrClosed)
 	}
 	s.mu.Unlock()
@@ -165,7 +190,7 @@ func (s *Store) Stats() Stats {
 	bytes, contents := s.shelf.stats()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Stats{Bytes: bytes, Contents: contents, Transfers: len(s.flights)}
+	return Stats{Bytes: bytes, Contents: contents, Transfers: len(s.alive)}
 }
 
 // check returns the key of digest, unless the store is closed.

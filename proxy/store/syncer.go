@@ -19,7 +19,7 @@ const (
 
 // syncer makes committed content durable a little later, off every request's
 // path: files first, then the directories that name them. A crash of the machine
-// before that loses content, or leaves some that does not hash right, which no
+// before that loses content, or leaves some that does not hash right, whose end no
 // reader is given.
 type syncer struct {
 	disk *disk

@@ -46,10 +46,11 @@ type transfer struct {
 	total     int64 // -1 as long as it is unknown
 	published int64
 	window    []*chunk // the latest chunks, consecutive; the last may still grow
-	tags      []tag    // of the chunks that are hashed
-	readable  int      // how many of them can be read back
+	tags      []tag    // of the blocks that are hashed
+	readable  int64    // up to where they can be read back
 	medium    medium   // where chunks can be read back; nil before there is one
 	draft     draft    // medium, while what arrives is kept; nil otherwise
+	lost      error    // why it is not kept
 	changed   chan struct{}
 
 	followers map[*follower]struct{}
@@ -77,7 +78,7 @@ func newTransfer(s *Store, owner string, k key, total int64) (*transfer, context
 	}, ctx
 }
 
-func (t *transfer) flight() flight { return flight{t.owner, t.key} }
+func (t *transfer) flight() flight { return flight{t.owner, t.key, t.held != nil} }
 
 // watch returns a channel that is closed at the next change. The mutex is held.
 func (t *transfer) watch() <-chan struct{} {
@@ -172,6 +173,7 @@ func (t *transfer) keep() {
 	id, err := d.commit()
 	if err != nil {
 		t.store.log.Warn("content could not be kept", "digest", t.key.String(), "error", err)
+		t.update(func() { t.lost = err })
 		return
 	}
 	t.seal(id)
@@ -201,6 +203,7 @@ func (t *transfer) complain(why error) {
 // arrive whole leaves nothing behind.
 func (t *transfer) finish(err error) {
 	t.store.retire(t)
+	t.store.forget(t)
 	t.update(func() {
 		if err != nil {
 			t.phase, t.err = failed, err
@@ -220,7 +223,7 @@ func (t *transfer) finish(err error) {
 
 // leave is called once by each reader that joined.
 func (t *transfer) leave() {
-	last := false
+	last, useless := false, false
 	t.mu.Lock()
 	t.readers--
 	if t.readers == 0 && !t.done && t.phase < complete {
@@ -228,10 +231,16 @@ func (t *transfer) leave() {
 		t.mark = t.published
 		t.abandoned = time.Now()
 		t.timer = time.AfterFunc(t.store.limits.abandonedTime, func() { t.store.expire(t) })
+		// What is not kept is of use to nobody, and a look that has not begun costs
+		// nothing to begin again.
+		useless = t.lost != nil || t.held != nil && t.phase < arriving
 	}
 	t.closeUnused()
 	t.mu.Unlock()
-	if last {
+	switch {
+	case last && useless:
+		t.store.expire(t)
+	case last:
 		t.store.unwanted(t)
 	}
 }
