@@ -190,6 +190,7 @@ func (f *follower) leaveFor() error {
 	}
 	f.alone = newAlone(t.store, t.key, f.from, f.total(), f.part)
 	f.alone.offset, f.alone.known = f.offset, slices.Clone(t.tags[:known])
+	f.alone.rot = errors.Is(t.err, ErrRotten)
 	delete(t.followers, f)
 	t.wake()
 	return nil

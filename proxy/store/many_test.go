@@ -47,7 +47,9 @@ func BenchmarkManyContents(b *testing.B) {
 		s, d := open(b)
 		d.stop()
 		d.workers.Wait()
-		d.survey(b.Context())
+		if err := d.survey(b.Context()); err != nil {
+			b.Fatal(err)
+		}
 		if got, _ := d.stats(); got != total {
 			b.Fatalf("%d bytes are counted instead of %d", got, total)
 		}

@@ -368,7 +368,9 @@ func recovers(t *testing.T, h history, n int, held map[string][]byte, dirs map[s
 func mustCount(t *testing.T, s *Store) {
 	t.Helper()
 	d := scanned(t, s)
-	d.survey(t.Context())
+	if err := d.survey(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if got, want := s.Stats(), whatLies(t, d.root.Name()); got != want {
 		t.Errorf("%+v is counted, %+v is there", got, want)
 	}

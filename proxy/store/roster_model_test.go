@@ -324,7 +324,7 @@ func FuzzRosterFile(f *testing.F) {
 // claiming is the table in data with a header that tells of so many pages.
 func claiming(data []byte, pages uint64) []byte {
 	data = bytes.Clone(data)
-	binary.LittleEndian.PutUint64(data[len(rosterMagic)+seedSize:], pages)
+	binary.LittleEndian.PutUint64(data[len(rosterMagic):], pages)
 	return data
 }
 

@@ -66,6 +66,8 @@
 // of a transfer, to bytes whose CRC-32C is the same, is not noticed until the
 // next process hashes it. Files are reached through an os.Root and by checked
 // digests alone, and no symbolic link is followed.
+// A Directory is a person's view of one, beside the process that has it: it may
+// remove content, which counts as missing from then on, and does nothing else.
 package store
 
 import (
@@ -112,6 +114,7 @@ type Store struct {
 	buffers buffers
 
 	deferred atomic.Int64 // chunks that wait to be written
+	busy     atomic.Int64 // transfers that arrive
 	running  sync.WaitGroup
 
 	mu      sync.Mutex
