@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// mustRoster opens the roster of a directory of its own.
-func mustRoster(t *testing.T) (*roster, *os.Root) {
+// mustOpenRoster opens the roster of a directory of its own.
+func mustOpenRoster(t *testing.T) (*roster, *os.Root) {
 	t.Helper()
 	root, err := os.OpenRoot(t.TempDir())
 	if err != nil {
@@ -59,7 +59,7 @@ func noteMany(r *roster, from, to int) {
 func usedAt(n int) time.Time { return time.Unix(int64(n), 0) }
 
 func TestARosterThatGrowsKeepsWhatItKnows(t *testing.T) {
-	r, root := mustRoster(t)
+	r, root := mustOpenRoster(t)
 	const n = 3 * minPages * fullAt
 	noteMany(r, 0, n)
 	if bytes, count := r.totals(); count != n || bytes != n*(n-1)/2 {
@@ -88,13 +88,13 @@ func TestARosterThatGrowsKeepsWhatItKnows(t *testing.T) {
 }
 
 func TestWhoChoosesDigestsChoosesNoPageOfTheRoster(t *testing.T) {
-	r, _ := mustRoster(t)
+	r, _ := mustOpenRoster(t)
 	const n = 3 * slotsPerPage
 	noteMany(r, 0, n)
 	if _, count := r.totals(); count != n || r.slots.pages != minPages {
 		t.Errorf("%d of %d contents in %d pages", count, n, r.slots.pages)
 	}
-	other, _ := mustRoster(t)
+	other, _ := mustOpenRoster(t)
 	same := 0
 	for i := range n {
 		if r.slots.home(numberedKey(i)) == other.slots.home(numberedKey(i)) {
@@ -107,7 +107,7 @@ func TestWhoChoosesDigestsChoosesNoPageOfTheRoster(t *testing.T) {
 }
 
 func TestOneFullPageDoesNotMakeTheRosterGrow(t *testing.T) {
-	r, root := mustRoster(t)
+	r, root := mustOpenRoster(t)
 	for i, n := 0, 0; n < slotsPerPage+5; i++ {
 		if k := numberedKey(i); r.slots.home(k) == 0 {
 			r.note(k, 1, usedAt(i))
@@ -127,7 +127,7 @@ func TestOneFullPageDoesNotMakeTheRosterGrow(t *testing.T) {
 
 func TestARosterThatCannotGrowIsTriedAgainAfterAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, root := mustRoster(t)
+		r, root := mustOpenRoster(t)
 		if err := root.Remove(tempDir); err != nil { // where it grows
 			t.Fatal(err)
 		}
@@ -153,7 +153,7 @@ func TestARosterThatCannotGrowIsTriedAgainAfterAWhile(t *testing.T) {
 }
 
 func TestASurveyAfterACrashBelievesNoneBefore(t *testing.T) {
-	r, root := mustRoster(t)
+	r, root := mustOpenRoster(t)
 	r.beginSurvey()
 	r.recall([]record{{key: key{1}, size: 1000}})
 	r.endSurvey(0)
