@@ -41,6 +41,21 @@ func (c *Cosign) Sign(tb testing.TB, key, image string, args ...string) Result {
 	return c.Run(tb, "", append(append(all, args...), image)...)
 }
 
+// SignBundle signs as version 3 does by default, into a bundle, but without a log: the
+// public one is not to be reached.
+func (c *Cosign) SignBundle(tb testing.TB, key, image string, args ...string) Result {
+	tb.Helper()
+	all := []string{"sign", "--key", key, "--tlog-upload=false", "--use-signing-config=false", "--yes"}
+	return c.Run(tb, "", append(append(all, args...), image)...)
+}
+
+// Attest makes an attestation of a predicate type as SignBundle signs.
+func (c *Cosign) Attest(tb testing.TB, key, image, predicateType, predicate string) Result {
+	tb.Helper()
+	return c.Run(tb, "", "attest", "--key", key, "--tlog-upload=false", "--use-signing-config=false", "--yes",
+		"--type", predicateType, "--predicate", predicate, image)
+}
+
 // Verify verifies with a public key and without a log.
 func (c *Cosign) Verify(tb testing.TB, key, image string, args ...string) Result {
 	tb.Helper()

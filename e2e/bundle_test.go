@@ -1,0 +1,123 @@
+package e2e_test
+
+import (
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"vidimus/e2e/lying"
+	"vidimus/e2e/real"
+)
+
+// What cosign 3 makes by default is found and admitted, where the registry has a
+// referrers API and where it has none; and what it attests is not.
+func TestBundlesOfCosign3(t *testing.T) {
+	for _, registry := range []struct {
+		name  string
+		start func(testing.TB) string
+	}{
+		{"distribution, which has no referrers API", real.StartDistribution},
+		{"go-containerregistry, which has one", real.StartGGCR},
+	} {
+		t.Run(registry.name, func(t *testing.T) {
+			cosign := real.NewCosign(t, 3)
+			addr := registry.start(t)
+			keys := keysIn(t.TempDir())
+			if r := cosign.Run(t, filepath.Dir(keys.private), "generate-key-pair"); r.Code != 0 {
+				t.Fatal(r.Output())
+			}
+			x := exchange{cosign, addr, proxyFor(t, addr, keys.public), keys}
+			predicate := real.Write(t, t.TempDir(), "predicate.json", `{"buildDefinition": {}}`)
+			attest := func(t *testing.T, image string) {
+				must(t, cosign.Attest(t, keys.private, image, "slsaprovenance1", predicate))
+			}
+
+			t.Run("a signature is admitted, and verified as cosign does", func(t *testing.T) {
+				repository, digest, image := x.push(t)
+				must(t, cosign.SignBundle(t, x.private, image, "-a", "env=prod"))
+				if code, body := status(t, x.proxy, repository, "v1"); code != http.StatusOK {
+					t.Errorf("the proxy answers %d %s", code, body)
+				}
+				want := must(t, cosign.Verify(t, x.public, image, "-a", "env=prod"))
+				got := must(t, vidimus(t, "", nil, "verify", "--key", x.public, "-a", "env=prod", image))
+				if diff := cmp.Diff(payloads(t, want.Stdout), payloads(t, got.Stdout)); diff != "" {
+					t.Errorf("vidimus verify prints other payloads than cosign verify:\n%s", diff)
+				}
+				if r := vidimus(t, "", nil, "verify", "--key", x.public, "-a", "env=test", image); r.Code != 1 {
+					t.Errorf("verify with another annotation: exit code %d, want 1\n%s", r.Code, r.Output())
+				}
+				through := x.proxy.Addr + "/docker.io/" + repository
+				must(t, cosign.Verify(t, x.public, through+":v1"))
+				must(t, cosign.Verify(t, x.public, through+"@"+digest.String()))
+			})
+			t.Run("a signature among attestations, and beside one of another form", func(t *testing.T) {
+				repository, _, image := x.push(t)
+				attest(t, image)
+				must(t, cosign.SignBundle(t, x.private, image))
+				attest(t, image)
+				must(t, cosign.SignBundle(t, newKeyPair(t).private, image))
+				must(t, cosign.Sign(t, newKeyPair(t).private, image))
+				if code, body := status(t, x.proxy, repository, "v1"); code != http.StatusOK {
+					t.Errorf("the proxy answers %d %s", code, body)
+				}
+			})
+			t.Run("an old signature beside a bundle by a stranger", func(t *testing.T) {
+				repository, _, image := x.push(t)
+				must(t, cosign.Sign(t, x.private, image))
+				must(t, cosign.SignBundle(t, newKeyPair(t).private, image))
+				if code, body := status(t, x.proxy, repository, "v1"); code != http.StatusOK {
+					t.Errorf("the proxy answers %d %s", code, body)
+				}
+			})
+			for _, tt := range []struct {
+				name, reason string
+				make         func(t *testing.T, image string)
+			}{
+				{"attested only", "attested-not-signed", attest},
+				{"signed by a stranger", "untrusted", func(t *testing.T, image string) {
+					must(t, cosign.SignBundle(t, newKeyPair(t).private, image))
+				}},
+			} {
+				t.Run(tt.name, func(t *testing.T) {
+					repository, digest, image := x.push(t)
+					tt.make(t, image)
+					for _, reference := range []string{"v1", digest.String()} {
+						if code, body := status(t, x.proxy, repository, reference); code != http.StatusForbidden || !strings.Contains(body, `"reason":"`+tt.reason+`"`) {
+							t.Errorf("the proxy answers %d %s", code, body)
+						}
+					}
+					if r := vidimus(t, "", nil, "verify", "--key", x.public, image); r.Code != 1 {
+						t.Errorf("verify: exit code %d, want 1\n%s", r.Code, r.Output())
+					}
+					if r := cosign.Verify(t, x.public, image); r.Code == 0 && tt.reason != "attested-not-signed" {
+						t.Errorf("cosign verifies it:\n%s", r.Output()) // an attestation it takes for a signature
+					}
+				})
+			}
+			t.Run("a name in an annotation", func(t *testing.T) {
+				repository, _, image := x.push(t)
+				must(t, cosign.SignBundle(t, x.private, image, "-a", "docker-reference=docker.io/"+repository))
+				if code, body := status(t, x.proxy, repository, "v1"); code != http.StatusOK {
+					t.Errorf("the proxy answers %d %s", code, body)
+				}
+				repository, image = x.pushCalled(t, "elsewhere")
+				must(t, cosign.SignBundle(t, x.private, image, "-a", "docker-reference=docker.io/acme/other"))
+				if code, body := status(t, x.proxy, repository, "v1"); code != http.StatusForbidden || !strings.Contains(body, "identity-mismatch") {
+					t.Errorf("the proxy answers %d %s", code, body)
+				}
+			})
+		})
+	}
+}
+
+// pushCalled is push for a second image of a test.
+func (x exchange) pushCalled(t *testing.T, name string) (repository, image string) {
+	t.Helper()
+	content := lying.Image(t.Name() + name)
+	repository = "acme/" + content.Digest().Hex[:12]
+	real.Push(t, x.registry, repository, content, "v1")
+	return repository, x.registry + "/" + repository + "@" + content.Digest().String()
+}
