@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"vidimus/e2e/lying"
 	"vidimus/e2e/real"
@@ -120,4 +121,28 @@ func (x exchange) pushCalled(t *testing.T, name string) (repository, image strin
 	repository = "acme/" + content.Digest().Hex[:12]
 	real.Push(t, x.registry, repository, content, "v1")
 	return repository, x.registry + "/" + repository + "@" + content.Digest().String()
+}
+
+// A bundle in the repository of COSIGN_REPOSITORY is found there, where the image is not.
+func TestABundleInAnotherRepositoryIsVerified(t *testing.T) {
+	addr := real.StartGGCR(t)
+	key := lying.P256()
+	public := key.WritePublic(t, t.TempDir(), "cosign.pub")
+	content := lying.Image("bundled elsewhere")
+	image := addr + "/acme/web@" + real.Push(t, addr, "acme/web", content)
+	for name, bundle := range map[string]map[string]any{
+		"over a statement":    lying.BundleFields(lying.Bundle03, key, lying.Statement(content.Digest(), lying.PredicateSign, nil)),
+		"over the manifest":   lying.MessageFields(key, content.Body),
+		"of the first format": lying.BundleFields(lying.Bundle01, key, lying.Statement(content.Digest(), lying.PredicateSign, nil)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			mediaType := bundle["mediaType"].(types.MediaType)
+			repository := "acme/" + lying.Digest([]byte(name)).Hex[:12]
+			real.Push(t, addr, repository, lying.BundleArtifact(content.Descriptor(), mediaType, lying.Encode(bundle), ""))
+			must(t, vidimus(t, "", []string{"COSIGN_REPOSITORY=" + addr + "/" + repository}, "verify", "--key", public, image))
+			if r := vidimus(t, "", nil, "verify", "--key", public, image); r.Code != 1 {
+				t.Errorf("without COSIGN_REPOSITORY: exit code %d, want 1\n%s", r.Code, r.Output())
+			}
+		})
+	}
 }

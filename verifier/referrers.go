@@ -47,7 +47,7 @@ func (referrers) reads() int64 {
 // Find implements Source.
 func (referrers) Find(ctx context.Context, registry Registry, subject Subject, yield func(Candidate) bool) error {
 	o := opening{registry: registry, subject: subject, yield: yield, seen: make(map[v1.Hash]bool), window: 1}
-	listed, err := registry.Referrers(ctx, subject.Repository, subject.Digest)
+	listed, err := o.api(ctx)
 	o.note(err)
 	if !o.open(ctx, listed, saysNot) {
 		return nil
@@ -100,6 +100,14 @@ func joined(all []error) error {
 		err = fmt.Errorf("%w; %w", err, other)
 	}
 	return err
+}
+
+// api returns what the referrers API lists. Half of the time of a decision is left for
+// the fallback tag, should the API never answer.
+func (o *opening) api(ctx context.Context) ([]v1.Descriptor, error) {
+	ctx, cancel := context.WithTimeout(ctx, DecisionTime/2)
+	defer cancel()
+	return o.registry.Referrers(ctx, o.subject.Repository, o.subject.Digest)
 }
 
 // fallback returns what the fallback tag lists. Where it holds an image, or the

@@ -356,7 +356,7 @@ func TestTheFallbackTagIsAskedForLast(t *testing.T) {
 	release := []verifier.Authority{authority(t, "release", key)}
 	for _, tt := range []struct {
 		name  string
-		sig   time.Duration
+		sig   time.Duration // or of the API, when it is less than nothing
 		put   func(t *testing.T, r *registry)
 		asked bool
 		took  time.Duration
@@ -365,6 +365,7 @@ func TestTheFallbackTagIsAskedForLast(t *testing.T) {
 		{"a bundle of the API's", 0, func(t *testing.T, r *registry) { r.listed = []v1.Descriptor{signedBundle(t, r, key, 1)} }, false, 0},
 		{"no signature", 300 * time.Millisecond, func(*testing.T, *registry) {}, true, 300 * time.Millisecond},
 		{"a tag that hangs", time.Hour, func(t *testing.T, r *registry) { r.fallback(t, signedBundle(t, r, key, 1)) }, true, time.Second},
+		{"an API that hangs", -time.Hour, func(t *testing.T, r *registry) { r.fallback(t, signedBundle(t, r, key, 1)) }, true, verifier.DecisionTime / 2},
 		{"more signatures than a part", 0, func(t *testing.T, r *registry) {
 			r.tag(t, sigTag, garbage(r, 0, 60)...)
 			r.fallback(t, signedBundle(t, r, key, 1))
@@ -375,11 +376,16 @@ func TestTheFallbackTagIsAskedForLast(t *testing.T) {
 				r := newRegistry()
 				tt.put(t, r)
 				r.onManifest = func(ctx context.Context, reference string) {
-					if reference == sigTag {
-						select {
-						case <-time.After(tt.sig):
-						case <-ctx.Done():
-						}
+					delay := time.Duration(0)
+					switch reference {
+					case sigTag:
+						delay = tt.sig
+					case "referrers":
+						delay = -tt.sig
+					}
+					select {
+					case <-time.After(delay):
+					case <-ctx.Done():
 					}
 				}
 				begun := time.Now()
