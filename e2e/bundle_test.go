@@ -114,6 +114,32 @@ func TestBundlesOfCosign3(t *testing.T) {
 	}
 }
 
+// What cosign 2 makes in its experimental mode is found where it lists it.
+func TestSignatureImagesWithASubjectOfCosign2(t *testing.T) {
+	for _, registry := range []struct {
+		name  string
+		start func(testing.TB) string
+	}{
+		{"distribution", real.StartDistribution},
+		{"go-containerregistry", real.StartGGCR},
+	} {
+		t.Run(registry.name, func(t *testing.T) {
+			cosign, addr, keys := real.NewCosign(t, 2), registry.start(t), newKeyPair(t)
+			x := exchange{cosign, addr, proxyFor(t, addr, keys.public), keys}
+			repository, _, image := x.push(t)
+			must(t, cosign.SignReferrer(t, x.private, image))
+			if code, body := status(t, x.proxy, repository, "v1"); code != http.StatusOK {
+				t.Errorf("the proxy answers %d %s", code, body)
+			}
+			repository, image = x.pushCalled(t, "by a stranger")
+			must(t, cosign.SignReferrer(t, newKeyPair(t).private, image))
+			if code, body := status(t, x.proxy, repository, "v1"); code != http.StatusForbidden || !strings.Contains(body, `"reason":"untrusted"`) {
+				t.Errorf("the proxy answers %d %s", code, body)
+			}
+		})
+	}
+}
+
 // pushCalled is push for a second image of a test.
 func (x exchange) pushCalled(t *testing.T, name string) (repository, image string) {
 	t.Helper()
@@ -144,5 +170,79 @@ func TestABundleInAnotherRepositoryIsVerified(t *testing.T) {
 				t.Errorf("without COSIGN_REPOSITORY: exit code %d, want 1\n%s", r.Code, r.Output())
 			}
 		})
+	}
+}
+
+// With the same key and the same claim a bundle is admitted when cosign verify takes it,
+// and else not, but for what a rule says.
+func TestBundlesAreJudgedAsCosignJudgesThem(t *testing.T) {
+	cosign, addr := real.NewCosign(t, 3), real.StartGGCR(t)
+	key, stranger := lying.P256(), lying.P256()
+	public := key.WritePublic(t, t.TempDir(), "cosign.pub")
+	proxy := proxyFor(t, addr, public)
+	type fields = map[string]any
+	other := lying.Digest([]byte("other"))
+	for _, tt := range []struct {
+		name    string
+		bundle  func(content lying.Content) fields
+		differs string // the rule by which we decide otherwise, if we do
+	}{
+		{"v0.1", statementBy(lying.Bundle01, key, nil), "older versions are taken, for which cosign does not look"},
+		{"v0.2", statementBy(lying.Bundle02, key, nil), "older versions are taken, for which cosign does not look"},
+		{"v0.3", statementBy(lying.Bundle03, key, nil), ""},
+		{"by a stranger", statementBy(lying.Bundle03, stranger, nil), ""},
+		{"over the manifest", func(content lying.Content) fields { return lying.MessageFields(key, content.Body) },
+			"a message signature over the manifest is a signature"},
+		{"over other bytes", func(lying.Content) fields { return lying.MessageFields(key, []byte("other")) }, ""},
+		{"another hint", statementBy(lying.Bundle03, key, func(f fields) {
+			f["verificationMaterial"] = fields{"publicKey": fields{"hint": "eA=="}}
+		}), ""},
+		{"a log entry that is none", statementBy(lying.Bundle03, key, func(f fields) {
+			f["verificationMaterial"].(fields)["tlogEntries"] = []any{fields{"logIndex": "7"}}
+		}), ""},
+		{"a timestamp that is none", statementBy(lying.Bundle03, key, func(f fields) {
+			f["verificationMaterial"].(fields)["timestampVerificationData"] = fields{"rfc3161Timestamps": []any{fields{"signedTimestamp": "AAAA"}}}
+		}), ""},
+		{"no material", statementBy(lying.Bundle03, key, func(f fields) { f["verificationMaterial"] = fields{} }), ""},
+		{"a name that is unknown", statementBy(lying.Bundle03, key, func(f fields) { f["x"] = 1 }), ""},
+		{"another version", statementBy(lying.Bundle03, key, func(f fields) { f["mediaType"] = "application/vnd.dev.sigstore.bundle.v0.9+json" }), ""},
+		{"two signatures", statementBy(lying.Bundle03, key, func(f fields) {
+			e := f["dsseEnvelope"].(fields)
+			e["signatures"] = append(e["signatures"].([]any), e["signatures"].([]any)...)
+		}), ""},
+		{"another payload type", statementBy(lying.Bundle03, key, func(f fields) { f["dsseEnvelope"].(fields)["payloadType"] = "text/plain" }), ""},
+		{"about another manifest", func(lying.Content) fields {
+			return lying.BundleFields(lying.Bundle03, key, lying.Statement(other, lying.PredicateSign, nil))
+		}, ""},
+		{"an attestation", func(content lying.Content) fields {
+			return lying.BundleFields(lying.Bundle03, key, lying.Statement(content.Digest(), lying.PredicateSLSA, nil))
+		}, "an attestation is no signature"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			content := lying.Image(t.Name())
+			repository := "acme/" + content.Digest().Hex[:12]
+			real.Push(t, addr, repository, content, "v1")
+			bundle := tt.bundle(content)
+			mediaType, ok := bundle["mediaType"].(types.MediaType)
+			if !ok {
+				mediaType = lying.Bundle03
+			}
+			real.Push(t, addr, repository, lying.BundleArtifact(content.Descriptor(), mediaType, lying.Encode(bundle), ""))
+			theirs := cosign.Verify(t, public, addr+"/"+repository+"@"+content.Digest().String())
+			code, body := status(t, proxy, repository, "v1")
+			if ours := code == http.StatusOK; ours == (theirs.Code == 0) != (tt.differs == "") {
+				t.Errorf("cosign ends with %d and says\n%s\nwe answer %d %s", theirs.Code, theirs.Output(), code, body)
+			}
+		})
+	}
+}
+
+func statementBy(mediaType types.MediaType, key lying.Key, change func(map[string]any)) func(lying.Content) map[string]any {
+	return func(content lying.Content) map[string]any {
+		fields := lying.BundleFields(mediaType, key, lying.Statement(content.Digest(), lying.PredicateSign, nil))
+		if change != nil {
+			change(fields)
+		}
+		return fields
 	}
 }

@@ -76,6 +76,15 @@ func overMessage(tb testing.TB, key crypto.Signer, hash crypto.Hash, message []b
 	}
 }
 
+// logEntry is a log entry that proves nothing.
+func logEntry() object {
+	return object{
+		"logIndex": "7", "logId": object{"keyId": "AAAA"}, "kindVersion": object{"kind": "dsse", "version": "0.0.1"},
+		"integratedTime": "1700000000", "canonicalizedBody": "e30=",
+		"inclusionProof": object{"checkpoint": object{"envelope": "nobody's"}},
+	}
+}
+
 // part returns the object in o at the end of a path of names, or of a list's first.
 func part(o object, path ...string) object {
 	for _, name := range path {
@@ -138,7 +147,7 @@ func TestABundleByATrustedKeyIsASignature(t *testing.T) {
 	without := good()
 	delete(without, "predicate")
 	proofs := bundle(t, p256, crypto.SHA256, good())
-	part(proofs, "verificationMaterial")["tlogEntries"] = []any{object{"logIndex": "7"}}
+	part(proofs, "verificationMaterial")["tlogEntries"] = []any{logEntry()}
 	part(proofs, "verificationMaterial")["timestampVerificationData"] = object{"rfc3161Timestamps": []any{object{"signedTimestamp": "AAAA"}}}
 	many := good()
 	many["subject"] = append([]any{object{"digest": object{"sha256": other.Hex}}}, many["subject"].([]any)...)
@@ -265,8 +274,21 @@ func TestABundleThatIsNotAsItShouldBeIsRejected(t *testing.T) {
 		})},
 		{"a certificate beside the key", "payload-invalid", `has "certificate"`, material("certificate", attackers)},
 		{"neither key nor certificate", "payload-invalid", "has none of publicKey", changed(func(b object) { b["verificationMaterial"] = object{} })},
-		{"33 log entries", "payload-invalid", "tlogEntries has more than 32", material("tlogEntries", make([]object, 33))},
+		{"33 log entries", "payload-invalid", "tlogEntries has more than 32", material("tlogEntries", slices.Repeat([]object{logEntry()}, 33))},
 		{"33 timestamps", "payload-invalid", "rfc3161Timestamps has more than 32", material("timestampVerificationData", object{"rfc3161Timestamps": make([]object, 33)})},
+		{"a log entry that is null", "payload-invalid", "a log entry is null", material("tlogEntries", []any{nil})},
+		{"a log entry that is none", "payload-invalid", `a log entry has no "logId"`, material("tlogEntries", []any{object{"logIndex": "7"}})},
+		{"a log entry without a proof", "payload-invalid", "no proof of the kind", material("tlogEntries", []any{func() object {
+			e := logEntry()
+			delete(e, "inclusionProof")
+			e["inclusionPromise"] = object{}
+			return e
+		}()})},
+		{"a proof without a checkpoint", "payload-invalid", "checkpoint of a log entry is missing", material("tlogEntries", []any{func() object {
+			e := logEntry()
+			e["inclusionProof"] = object{}
+			return e
+		}()})},
 		{"log entries that are no list", "payload-invalid", "tlogEntries is an object", material("tlogEntries", object{})},
 		{"material in a second spelling", "payload-invalid", `has "tlog_entries"`, material("tlog_entries", []any{})},
 		{"both kinds of content", "payload-invalid", `has "dsseEnvelope"`, changed(func(b object) { b["messageSignature"] = object{} })},

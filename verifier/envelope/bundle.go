@@ -36,8 +36,8 @@ type Bundle struct {
 // ParseBundle reads a sigstore bundle of any version up to v0.3 as strictly as it is
 // decided upon: no names but those of its format in the bundle, in what it says of
 // the signer, and in what is signed; exactly one signature; at most MaxProofs log
-// entries and timestamps. These are counted and otherwise left alone: without a trust
-// root they prove nothing. mediaType is that of the blob, which the bundle must name
+// entries and timestamps. Of these only the form is looked at, and what they say left
+// alone: without a trust root they prove nothing. mediaType is that of the blob, which the bundle must name
 // as its own. Statement is not parsed: see ParseStatement.
 //
 // Sources: sigstore protobuf-specs sigstore_bundle.proto, cosign
@@ -55,7 +55,7 @@ func parseBundle(mediaType string, data []byte) (b Bundle, err error) {
 	if err != nil {
 		return Bundle{}, err
 	}
-	if b.Certificate, err = parseMaterial(members["verificationMaterial"]); err != nil {
+	if b.Certificate, err = parseMaterial(mediaType, members["verificationMaterial"]); err != nil {
 		return Bundle{}, err
 	}
 	if content == messageSignature {
@@ -100,13 +100,17 @@ func bundleMembers(mediaType string, data []byte) (members map[string]json.RawMe
 }
 
 // parseMaterial reads what a bundle brings along to verify it with.
-func parseMaterial(data json.RawMessage) (certificate bool, err error) {
+func parseMaterial(mediaType string, data json.RawMessage) (certificate bool, err error) {
 	const what = "verificationMaterial"
 	members, err := object(what, data)
 	if err != nil {
 		return false, err
 	}
-	if _, err := list("tlogEntries", orEmpty(members["tlogEntries"], "[]"), MaxProofs); err != nil {
+	entries, err := list("tlogEntries", orEmpty(members["tlogEntries"], "[]"), MaxProofs)
+	if err != nil {
+		return false, err
+	}
+	if err := checkEntries(entries, mediaType == mediaTypeBundle01); err != nil {
 		return false, err
 	}
 	stamped, err := object("timestampVerificationData", orEmpty(members["timestampVerificationData"], "{}"))
@@ -129,6 +133,49 @@ func parseMaterial(data json.RawMessage) (certificate bool, err error) {
 		}
 	}
 	return false, fmt.Errorf("%s has none of %s", what, strings.Join(signers, ", "))
+}
+
+// checkEntries wants log entries in the form without which a verifier that asks for
+// them would refuse the bundle: one of them with a promise of the log's in v0.1, with a
+// proof of inclusion since. What they say is not looked at.
+func checkEntries(entries []json.RawMessage, promise bool) error {
+	const what = "a log entry"
+	proven := len(entries) == 0
+	for _, entry := range entries {
+		members, err := object(what, entry)
+		if err != nil {
+			return err
+		}
+		if err := exactly(what, members, []string{"logId", "kindVersion", "canonicalizedBody"},
+			"logIndex", "integratedTime", "inclusionPromise", "inclusionProof"); err != nil {
+			return err
+		}
+		if _, err := text("canonicalizedBody of "+what, members["canonicalizedBody"]); err != nil {
+			return err
+		}
+		if _, err := exactObject("logId of "+what, members["logId"], "keyId"); err != nil {
+			return err
+		}
+		if _, err := exactObject("kindVersion of "+what, members["kindVersion"], "kind", "version"); err != nil {
+			return err
+		}
+		if raw, ok := members["inclusionProof"]; ok {
+			proof, err := object("inclusionProof of "+what, raw)
+			if err != nil {
+				return err
+			}
+			if _, err := exactObject("checkpoint of "+what, proof["checkpoint"], "envelope"); err != nil {
+				return err
+			}
+			proven = proven || !promise
+		}
+		_, promised := members["inclusionPromise"]
+		proven = proven || promise && promised
+	}
+	if !proven {
+		return errors.New("the log entries have no proof of the kind that this version of the bundle asks for")
+	}
+	return nil
 }
 
 // orEmpty returns empty for what is absent or null, which protobuf's JSON form means
