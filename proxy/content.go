@@ -179,11 +179,14 @@ func (v *view) fetchSmall(ctx context.Context, desc v1.Descriptor) ([]byte, erro
 	return content, nil
 }
 
-// keep stores content that this repository's upstream delivered. The store is
-// a convenience: what cannot be kept is served all the same.
+// keep stores content that this repository's upstream delivered, while its
+// answer goes on. The store is a convenience: what cannot be kept is served all
+// the same.
 func (v *view) keep(ctx context.Context, digest v1.Hash, content []byte) {
-	if err := v.proxy.store.Put(ctx, digest, content); err != nil {
-		v.proxy.logger.Warn("cannot store content", "repository", v.name, "digest", digest.String(), "err", err)
-	}
 	v.delivered(ctx, digest)
+	v.proxy.aside(func() {
+		if err := v.proxy.store.Put(context.WithoutCancel(ctx), digest, content); err != nil {
+			v.proxy.logger.Warn("cannot store content", "repository", v.name, "digest", digest.String(), "err", err)
+		}
+	})
 }

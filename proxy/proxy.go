@@ -47,8 +47,9 @@ type Proxy struct {
 	prefetches *prefetcher // nil: nothing is fetched ahead
 	current    atomic.Pointer[live]
 
-	background sync.WaitGroup
+	background tasks
 	observing  chan struct{} // a place for each verification that nobody waits for
+	keeping    chan struct{} // a place for each small content that is being stored
 }
 
 // live is a revision in use: what was decided under it is forgotten with it.
@@ -73,6 +74,7 @@ func New(config Config, revision *Revision) (*Proxy, error) {
 		logger: config.Logger, metrics: config.Metrics, now: config.Now,
 		manifests: newManifestCache(),
 		observing: make(chan struct{}, maxObserving),
+		keeping:   make(chan struct{}, maxKeeping),
 	}
 	p.index = attentive{config.Index, p}
 	if p.logger == nil {
@@ -111,17 +113,88 @@ func (p *Proxy) Use(revision *Revision) error {
 	return nil
 }
 
-// Close ends what is fetched ahead, and waits for the verifications that run
-// behind answers already given.
+// Close ends what is fetched ahead, and waits for what runs beside and behind
+// answers.
 func (p *Proxy) Close() {
 	if p.prefetches != nil {
 		p.prefetches.close()
 	}
-	p.background.Wait()
+	p.background.wait()
 }
 
 // maxObserving bounds the verifications that run behind answers already given.
 const maxObserving = 4 * verifier.MaxDecisions
+
+// maxKeeping bounds the small contents that are stored while answers go on; each
+// has at most verifier.MaxManifestSize bytes.
+const maxKeeping = 8
+
+// aside runs f beside the present answer, or before it goes on when so much is
+// run already.
+func (p *Proxy) aside(f func()) {
+	select {
+	case p.keeping <- struct{}{}:
+	default:
+		f()
+		return
+	}
+	p.start(func() {
+		defer func() { <-p.keeping }()
+		f()
+	})
+}
+
+// start runs f in the background.
+func (p *Proxy) start(f func()) {
+	p.background.begin()
+	go func() {
+		defer p.background.end()
+		defer func() {
+			if r := recover(); r != nil {
+				p.logger.Error("panic behind an answer", "panic", r, "stack", stack())
+			}
+		}()
+		f()
+	}()
+}
+
+// tasks counts what runs in the background. Unlike a sync.WaitGroup it may be
+// waited for while a lookup that nobody waited for begins another one.
+type tasks struct {
+	mu   sync.Mutex
+	n    int
+	none chan struct{} // closed when n becomes 0; nil when nobody waits
+}
+
+func (t *tasks) begin() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.n++
+}
+
+func (t *tasks) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.n--; t.n == 0 && t.none != nil {
+		close(t.none)
+		t.none = nil
+	}
+}
+
+// wait returns when nothing runs.
+func (t *tasks) wait() {
+	t.mu.Lock()
+	if t.n == 0 {
+		t.mu.Unlock()
+		return
+	}
+	if t.none == nil {
+		t.none = make(chan struct{})
+	}
+	none := t.none
+	t.mu.Unlock()
+	<-none
+}
 
 // behind runs f after the present answer, with the values but not the end of
 // ctx. When too many run already it does not, and says so in the log: observe
@@ -133,13 +206,8 @@ func (p *Proxy) behind(ctx context.Context, f func(context.Context)) {
 		p.logger.Warn("too many images are being observed; one was served without a record")
 		return
 	}
-	p.background.Go(func() {
+	p.start(func() {
 		defer func() { <-p.observing }()
-		defer func() {
-			if r := recover(); r != nil {
-				p.logger.Error("panic behind an answer", "panic", r, "stack", stack())
-			}
-		}()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*verifier.DecisionTime)
 		defer cancel()
 		f(ctx)

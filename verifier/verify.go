@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"vidimus/verifier/envelope"
@@ -103,7 +104,8 @@ func Verify(ctx context.Context, registry Registry, subject Subject, authorities
 		v.searches = append(v.searches, newSearch(v, source))
 	}
 	v.share()
-	for _, s := range v.searches {
+	// What is started last runs first, and the first source is the likeliest.
+	for _, s := range slices.Backward(v.searches) {
 		go s.run(ctx)
 	}
 	select {

@@ -63,6 +63,7 @@ func commands() []*cobra.Command {
 		newGenerateKeyPairCommand(),
 		newPublicKeyCommand(),
 		newConfigCommand(),
+		newCacheCommand(),
 		newVersionCommand(),
 	}
 }
@@ -71,7 +72,7 @@ func commands() []*cobra.Command {
 // instead of that there is no such thing.
 func laterCommands() []string {
 	return []string{
-		"attach", "attest", "cache", "clean", "client-config", "copy", "doctor", "download", "generate",
+		"attach", "attest", "clean", "client-config", "copy", "doctor", "download", "generate",
 		"import-key-pair", "load", "policy", "resign", "save", "sign-blob", "tree", "upload",
 		"verify-attestation", "verify-blob",
 	}

@@ -41,7 +41,8 @@ func scriptRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("REGISTRY", strings.TrimPrefix(server.URL, "http://"))
 }
 
-// scriptPush pushes a small image of its own, and sets DIGEST to its digest:
+// scriptPush pushes a small image of its own, and sets DIGEST to its digest and
+// LAYER to that of its one layer:
 //
 //	push $REGISTRY/acme/web:v1
 func scriptPush(ts *testscript.TestScript, neg bool, args []string) {
@@ -56,6 +57,11 @@ func scriptPush(ts *testscript.TestScript, neg bool, args []string) {
 	digest, err := image.Digest()
 	ts.Check(err)
 	ts.Setenv("DIGEST", digest.String())
+	layers, err := image.Layers()
+	ts.Check(err)
+	layer, err := layers[0].Digest()
+	ts.Check(err)
+	ts.Setenv("LAYER", layer.String())
 }
 
 // scriptPort sets a variable to a loopback address that is free.

@@ -15,6 +15,7 @@ type alone struct {
 	up    *stream
 	part  span  // what is handed out
 	known []tag // of the first blocks, as they were handed out from elsewhere
+	rot   bool  // elsewhere is what has turned out to be rotten
 
 	hash     hash.Hash
 	received int64 // bytes hashed
@@ -72,6 +73,9 @@ func (a *alone) compare(ctx context.Context) error {
 			}
 		}
 		if tagOf(a.key, int64(index), a.buf) != want {
+			if a.rot {
+				return ErrRotten
+			}
 			return a.mismatch(key{})
 		}
 	}

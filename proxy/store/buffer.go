@@ -1,41 +1,52 @@
 package store
 
-import (
-	"sync"
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // maxLent is from how many bytes on buffers are lent sparingly. Slow clients each
 // keep what they are sent at a time for as long as they take.
 const maxLent = 24 << 20
 
-// buffers lends memory for a while. Its zero value is ready.
+// buffers lends memory for a while, and keeps some of what comes back: memory
+// that is new to the process costs more to be touched first than to be filled.
 type buffers struct {
-	block, chunk, pair sync.Pool // of *[]byte: blockSize, chunkSize, two chunks
+	block, chunk, pair chan []byte // of blockSize, chunkSize and two chunks
 	lent               atomic.Int64
+}
+
+// newBuffers returns buffers that keep at most 18 MiB.
+func newBuffers() *buffers {
+	return &buffers{
+		block: make(chan []byte, 2<<20/blockSize),
+		chunk: make(chan []byte, 12<<20/chunkSize),
+		pair:  make(chan []byte, 4<<20/(2*chunkSize)),
+	}
 }
 
 // get returns size bytes, at most two chunks, and how to give them back, which
 // is for who knows that nobody uses them any more. Little is not worth lending.
 func (b *buffers) get(size int64) ([]byte, func()) {
-	pool, length := &b.block, int64(blockSize)
+	kept, length := b.block, int64(blockSize)
 	switch {
 	case size <= blockSize/4:
 		return make([]byte, size), func() {}
 	case size > chunkSize:
-		pool, length = &b.pair, 2*chunkSize
+		kept, length = b.pair, 2*chunkSize
 	case size > blockSize:
-		pool, length = &b.chunk, chunkSize
+		kept, length = b.chunk, chunkSize
 	}
-	lent, ok := pool.Get().(*[]byte)
-	if !ok {
-		made := make([]byte, length)
-		lent = &made
+	var lent []byte
+	select {
+	case lent = <-kept:
+	default:
+		lent = make([]byte, length)
 	}
 	b.lent.Add(length)
-	return (*lent)[:size], func() {
+	return lent[:size], func() {
 		b.lent.Add(-length)
-		pool.Put(lent)
+		select {
+		case kept <- lent:
+		default:
+		}
 	}
 }
 

@@ -68,9 +68,6 @@ func (s *Store) Prefetch(ctx context.Context, owner string, digest v1.Hash, size
 	if err != nil {
 		return err
 	}
-	if s.holds(k) {
-		return nil
-	}
 	if !s.shelf.takes(size) {
 		return ErrTooLarge
 	}

@@ -39,49 +39,57 @@ type disk struct {
 	workers sync.WaitGroup
 }
 
-// openDisk takes the directory, sweeps what a dead process left behind and, when
-// one did not close it, begins to look through the content.
-func openDisk(config Config) (_ *disk, err error) {
+// openDisk takes the directory, which it makes when there is none, sweeps what a
+// dead process left behind and, when one did not close it, begins to look through
+// the content.
+func openDisk(config Config) (*disk, error) {
 	if err := os.MkdirAll(config.Directory, 0o700); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
+	d, err := takeDisk(config)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.prepare(); err != nil {
+		d.close()
+		return nil, fmt.Errorf("store: prepare %s: %w", config.Directory, err)
+	}
+	var survey bool
+	d.roster, survey = openRoster(d.root, d.log)
+	ctx, stop := context.WithCancel(context.Background())
+	d.stop = stop
+	d.workers.Go(func() {
+		if survey {
+			if err := d.survey(ctx); err != nil && ctx.Err() == nil {
+				d.log.Warn("stored content cannot be listed", "error", err)
+			}
+		}
+		d.tend(ctx)
+	})
+	d.workers.Go(func() { d.syncer.run(ctx) })
+	return d, nil
+}
+
+// takeDisk takes the directory for this process, and does nothing in it yet.
+func takeDisk(config Config) (*disk, error) {
 	root, err := os.OpenRoot(config.Directory)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			root.Close()
-		}
-	}()
 	locked, err := lock(root)
 	if err != nil {
+		root.Close()
 		return nil, err
 	}
 	d := &disk{
 		root: root, locked: locked, files: newRooted(root), log: config.Logger,
 		max: config.MaxSize, limits: config.limits,
-		pins: make(map[key]int), kick: make(chan struct{}, 1),
+		pins: make(map[key]int), kick: make(chan struct{}, 1), stop: func() {},
 	}
 	if config.files != nil {
 		d.files = config.files(d.files)
 	}
-	if err := d.prepare(); err != nil {
-		locked.Close()
-		return nil, fmt.Errorf("store: prepare %s: %w", config.Directory, err)
-	}
-	var survey bool
-	d.roster, survey = openRoster(root, config.Logger)
 	d.syncer = newSyncer(d)
-	ctx, stop := context.WithCancel(context.Background())
-	d.stop = stop
-	d.workers.Go(func() {
-		if survey {
-			d.survey(ctx)
-		}
-		d.tend(ctx)
-	})
-	d.workers.Go(func() { d.syncer.run(ctx) })
 	return d, nil
 }
 
@@ -239,7 +247,11 @@ func (d *disk) stats() (int64, int) {
 func (d *disk) close() error {
 	d.stop()
 	d.workers.Wait()
-	return errors.Join(d.roster.close(), d.files.close(), d.locked.Close(), d.root.Close())
+	var err error
+	if d.roster != nil {
+		err = d.roster.close()
+	}
+	return errors.Join(err, d.files.close(), d.locked.Close(), d.root.Close())
 }
 
 // diskContent is an open file, whose content stays while it is open.

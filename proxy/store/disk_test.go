@@ -283,19 +283,13 @@ func TestAFailedTransferLeavesNoFileEvenWhileItIsRead(t *testing.T) {
 func TestADirectoryBelongsToOneStore(t *testing.T) {
 	dir := t.TempDir()
 	s := mustOpen(t, Config{Directory: dir})
-	from, body, _ := piped(-1)
-	r, _, err := s.Fetch(t.Context(), owner, digestOf(nil), -1, 0, -1, from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
+	underWay(t, s)
 	if second, err := Open(Config{Directory: dir}); !errors.Is(err, ErrInUse) {
 		t.Errorf("second store: %v, %v", second, err)
 	}
 	if names := mustList(t, filepath.Join(dir, tempDir)); len(names) != 1 {
 		t.Errorf("the second store swept the first one's files: %v", names)
 	}
-	body.Close()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -2,9 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/hex"
-	"io/fs"
-	"path"
 	"time"
 )
 
@@ -13,61 +10,31 @@ const surveyBatch = 256
 
 // survey compares the roster with the directory. What the roster did not know
 // counts as used when it was stored; what is not there is forgotten.
-func (d *disk) survey(ctx context.Context) {
+func (d *disk) survey(ctx context.Context) error {
 	d.roster.beginSurvey()
 	batch := make([]record, 0, surveyBatch)
 	flush := func() {
 		d.roster.recall(batch)
 		batch = batch[:0]
 	}
-	whole := true
-	err := d.files.list(blobsDir, func(dir fs.DirEntry) bool {
-		if !dir.IsDir() {
-			return ctx.Err() == nil
+	err := walk(ctx, d.files, visitor{content: func(found record) error {
+		batch = append(batch, found)
+		if len(batch) == surveyBatch {
+			flush()
 		}
-		if err := d.files.list(path.Join(blobsDir, dir.Name()), func(entry fs.DirEntry) bool {
-			if found, ok := inspect(dir.Name(), entry); ok {
-				batch = append(batch, found)
-			}
-			if len(batch) == surveyBatch {
-				flush()
-			}
-			return ctx.Err() == nil
-		}); err != nil {
-			whole = false
-			d.log.Warn("stored content cannot be listed", "directory", dir.Name(), "error", err)
-		}
-		return ctx.Err() == nil
-	})
+		return nil
+	}})
 	flush()
-	if err != nil {
-		d.log.Warn("stored content cannot be listed", "error", err)
-	}
-	if err != nil || !whole || ctx.Err() != nil {
-		d.roster.doubt()
-		return
-	}
-	for at, more := int64(0), true; more && ctx.Err() == nil; {
+	for at, more := int64(0), err == nil; more; {
+		if err = ctx.Err(); err != nil {
+			break
+		}
 		at, more = d.roster.endSurvey(at)
 	}
-}
-
-// inspect reads a directory entry that is where content of that name lies.
-func inspect(dir string, entry fs.DirEntry) (record, bool) {
-	var it record
-	name := entry.Name()
-	if !entry.Type().IsRegular() || len(name) != hex.EncodedLen(len(it.key)) || name[:2] != dir {
-		return it, false
-	}
-	if _, err := hex.Decode(it.key[:], []byte(name)); err != nil || it.key.hex() != name {
-		return it, false
-	}
-	info, err := entry.Info()
 	if err != nil {
-		return it, false
+		d.roster.doubt()
 	}
-	it.size, it.used = info.Size(), info.ModTime().UnixNano()
-	return it, true
+	return err
 }
 
 // tend writes news of the roster, and keeps the content within its bound, off
@@ -97,23 +64,29 @@ func (d *disk) tend(ctx context.Context) {
 // evictOne removes the least recently used content when there is too much, and
 // reports whether it did.
 func (d *disk) evictOne() bool {
+	_, ok := d.evict()
+	return ok
+}
+
+// evict is evictOne, and returns what it removed.
+func (d *disk) evict() (record, bool) {
 	bytes, _ := d.roster.totals()
 	d.kept.Store(bytes)
 	if d.max <= 0 || bytes+d.arriving.Load() <= d.max {
-		return false
+		return record{}, false
 	}
 	oldest, ok := d.roster.oldest(d.pinned)
 	if !ok {
-		return false
+		return record{}, false
 	}
 	away := d.displace(oldest.key)
 	if away == "" {
 		// What cannot be moved now keeps its place in line for later, not its turn.
 		d.roster.note(oldest.key, oldest.size, time.Now())
-		return false
+		return record{}, false
 	}
 	d.discard(away)
-	return true
+	return oldest, true
 }
 
 // displace moves k out of its place unless somebody has opened it meanwhile.

@@ -19,7 +19,7 @@ type follower struct {
 	offset int64  // of what comes next; under the transfer's mutex
 	lent   *chunk // that is being handed out
 
-	back     []byte // what was read back last
+	back     []byte // what was read back, or copied, last
 	freeBack func() // nil when nothing is lent
 
 	alone *alone // once it has parted
@@ -43,7 +43,7 @@ func (f *follower) total() int64 {
 	return f.want
 }
 
-// move is what a follower can do now. The zero move is to wait.
+// move is what a follower can do now.
 type move struct {
 	piece []byte
 	err   error
@@ -51,6 +51,8 @@ type move struct {
 	there int64 // up to where
 	stop  int64 // and where to stop handing out
 	part  bool  // go on alone
+
+	changed <-chan struct{} // to wait for, when there is nothing else
 }
 
 func (f *follower) next(ctx context.Context) ([]byte, error) {
@@ -59,7 +61,6 @@ func (f *follower) next(ctx context.Context) ([]byte, error) {
 		t.mu.Lock()
 		f.giveBack()
 		m := f.look()
-		changed := t.watch()
 		t.mu.Unlock()
 		if m.tags != nil {
 			m.piece, m.part = f.readBack(m)
@@ -73,7 +74,7 @@ func (f *follower) next(ctx context.Context) ([]byte, error) {
 			return m.piece, m.err
 		default:
 			select {
-			case <-changed:
+			case <-m.changed:
 			case <-ctx.Done():
 				return nil, context.Cause(ctx)
 			}
@@ -99,19 +100,39 @@ func (f *follower) look() move {
 			return move{err: io.EOF}
 		}
 	} else if stop = f.part.free(t.published, f.total()); f.offset >= stop {
-		return move{}
+		return move{changed: t.watch()}
 	}
 	if c := t.at(f.offset); c != nil {
-		c.refs++
-		f.lent = c
-		piece := c.data[f.offset-c.start() : min(stop, c.end())-c.start()]
-		f.advance(len(piece))
-		return move{piece: piece}
+		return move{piece: f.take(c, c.data[f.offset-c.start():min(stop, c.end())-c.start()])}
 	}
 	if f.offset >= t.readable {
 		return move{part: true} // it was left behind
 	}
 	return move{tags: t.tags, there: t.readable, stop: stop}
+}
+
+// take hands out piece, which is of c: itself, or a copy of some of it when much
+// is lent, so that a slow reader does not keep a chunk from being used again. The
+// mutex is held.
+func (f *follower) take(c *chunk, piece []byte) []byte {
+	lender := f.transfer.store.buffers
+	if size := lender.piece(int64(len(piece))); size < int64(len(piece)) {
+		f.borrow(size)
+		piece = f.back[:copy(f.back, piece)]
+	} else {
+		c.refs++
+		f.lent = c
+	}
+	f.advance(len(piece))
+	return piece
+}
+
+// borrow gets a buffer for what is handed out next, in the place of the last.
+func (f *follower) borrow(size int64) {
+	if f.freeBack != nil {
+		f.freeBack()
+	}
+	f.back, f.freeBack = f.transfer.store.buffers.get(size)
 }
 
 // advance moves on. The transfer's mutex is held.
@@ -134,13 +155,9 @@ func (f *follower) giveBack() {
 // part says that it cannot.
 func (f *follower) readBack(m move) (piece []byte, part bool) {
 	t := f.transfer
-	if f.freeBack != nil {
-		f.freeBack()
-	}
 	first := f.offset / blockSize
 	start := first * blockSize
-	f.back, f.freeBack = t.store.buffers.get(t.store.buffers.piece(chunkSize))
-	f.back = f.back[:min(int64(len(f.back)), m.there-start)]
+	f.borrow(min(t.store.buffers.piece(chunkSize), m.there-start))
 	n, err := t.medium.ReadAt(f.back, start)
 	good := int64(intact(t.key, m.tags, m.there, first, f.back[:n]))
 	stop := min(m.stop, start+good)
@@ -173,6 +190,7 @@ func (f *follower) leaveFor() error {
 	}
 	f.alone = newAlone(t.store, t.key, f.from, f.total(), f.part)
 	f.alone.offset, f.alone.known = f.offset, slices.Clone(t.tags[:known])
+	f.alone.rot = errors.Is(t.err, ErrRotten)
 	delete(t.followers, f)
 	t.wake()
 	return nil

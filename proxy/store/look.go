@@ -34,7 +34,7 @@ func (t *transfer) look(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		}
-		return t.lose(err)
+		return t.unreadable(err)
 	}
 	if after, err := t.held.identity(); err == nil && after == t.held.found() {
 		t.seal(after)
@@ -42,8 +42,8 @@ func (t *transfer) look(ctx context.Context) error {
 	return nil
 }
 
-// lose removes what cannot be read.
-func (t *transfer) lose(why error) error {
+// unreadable removes what cannot be read.
+func (t *transfer) unreadable(why error) error {
 	t.store.log.Warn("held content cannot be read and is removed", "digest", t.key.String(), "error", why)
 	t.store.drop(t.key, t.held)
 	return errLost

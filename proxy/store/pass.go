@@ -21,6 +21,9 @@ const (
 	maxDeferred = 8
 	// maxDeferredTotal is how many of all transfers do.
 	maxDeferredTotal = 64
+	// yieldTime is how long what has arrived whole waits to be written while
+	// others arrive.
+	yieldTime = 20 * time.Millisecond
 	// laggardPatience is how long what cannot be written to the medium waits for
 	// a reader that does not come on, before that one is left behind.
 	laggardPatience = 10 * time.Second
@@ -189,34 +192,50 @@ func (t *transfer) know(c *chunk) {
 	t.tags = tags
 }
 
-// write writes a chunk to the draft. When it cannot, what arrives is not kept,
-// and passes through memory alone: nobody joins any more, since the beginning
-// will be gone.
+// write writes a chunk to the draft.
 func (t *transfer) write(c *chunk) {
+	t.begin()
 	d := t.draft // which only this goroutine and the end of the transfer change
 	if d == nil {
 		return
 	}
-	_, err := d.Write(c.data)
-	if err == nil {
+	if _, err := d.Write(c.data); err != nil {
+		t.lose(err)
+		d.discard()
+	}
+}
+
+// begin begins the draft, when there is something to write to it.
+func (t *transfer) begin() {
+	if t.held != nil || t.draft != nil || t.lost != nil {
 		return
 	}
-	t.complain(err)
+	d, err := t.store.shelf.draft(t.key, t.announced)
+	if err != nil {
+		t.lose(err)
+		return
+	}
+	t.update(func() { t.draft, t.medium = d, d })
+}
+
+// lose gives up on keeping what arrives: it passes through memory alone, and
+// nobody joins any more, since the beginning will be gone.
+func (t *transfer) lose(why error) {
+	t.complain(why)
 	t.store.retire(t)
 	unread := false
 	t.update(func() {
-		t.draft, t.lost = nil, err
+		t.draft, t.lost = nil, why
 		unread = len(t.followers) == 0 && t.phase < complete
 	})
-	d.discard()
 	if unread {
 		t.stop(errDiverted) // who joined just now goes on alone
 	}
 }
 
-// kept reports whether the chunk in hand can be read back later. The mutex is
-// held.
-func (t *transfer) kept() bool { return t.held != nil || t.draft != nil }
+// kept reports whether the chunk in hand can be read back, now or later. The
+// mutex is held.
+func (t *transfer) kept() bool { return t.held != nil || t.lost == nil }
 
 // settle lets go of chunks that readers can read back, up to c, which was
 // written. While there is nowhere to read them back from, it waits for the

@@ -44,6 +44,9 @@ type news struct {
 
 const (
 	rosterFile = "roster"
+	// doubtFile, when it is there, says that content was removed without the
+	// roster's knowledge: it is to be compared with the directory.
+	doubtFile = "roster.doubt"
 	// maxNews is how much news may wait.
 	maxNews = 1 << 14
 	// newsDelay is how long news gathers before it is written together.
@@ -64,6 +67,8 @@ func openRoster(root *os.Root, log *slog.Logger) (r *roster, survey bool) {
 	survey = !r.slots.clean
 	if err := r.slots.save(false); err != nil {
 		r.warn("the roster cannot be written", err)
+	} else if r.root.Remove(doubtFile) == nil {
+		survey = true // and not clean until that has been done
 	}
 	return r, survey
 }
@@ -242,6 +247,14 @@ func (r *roster) recall(found []record) {
 	for _, rec := range found {
 		r.set(rec, true)
 	}
+}
+
+// failed reports whether the roster does not work, so that nothing can be said of
+// what is held.
+func (r *roster) failed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.slots == nil || r.slots.damaged
 }
 
 // doubt makes sure that there is a survey after the next start.

@@ -11,11 +11,11 @@ import (
 )
 
 // The roster's file: a page that says how many pages follow, and pages of slots.
-// A record is in the page that a keyed hash of its key says, in any slot of that
-// page, so that nobody who chooses contents can choose pages. Numbers are
-// little-endian.
+// A record is in the page that its key and the table's salt say, in any slot of
+// that page: who chooses contents, and who lists them in some order, can fill no
+// page before the others. Numbers are little-endian.
 //
-//	header  magic 16, seed 16, pages 8, generation 8, bytes 8, count 8, clean 1, CRC-32C of these 4
+//	header  magic 16, pages 8, generation 8, bytes 8, count 8, salt 16, clean 1, CRC-32C of these 4
 //	slot    key 32, size 8, used 8, generation 8, zero 4, CRC-32C of these 4
 const (
 	pageSize     = 4096
@@ -23,8 +23,8 @@ const (
 	slotsPerPage = pageSize / slotSize
 
 	rosterMagic = "vidimus roster1\n"
-	seedSize    = 16
-	headerSize  = len(rosterMagic) + seedSize + 4*8 + 1
+	saltSize    = 16
+	headerSize  = len(rosterMagic) + 4*8 + saltSize + 1
 
 	// minPages is the size of a new table.
 	minPages = 16
@@ -49,11 +49,11 @@ type record struct {
 // not hold counts as free. It belongs to one goroutine at a time.
 type slotFile struct {
 	file       *os.File
-	seed       [seedSize]byte
 	pages      int64
 	generation uint64
 	bytes      int64 // of all records
 	count      int64
+	salt       [saltSize]byte
 	clean      bool  // the file was closed in order
 	damaged    bool  // a slot did not hold: the roster needs a survey
 	hand       int64 // the page at which the next sample begins
@@ -68,7 +68,7 @@ func openSlotFile(file *os.File) (*slotFile, error) {
 	t := &slotFile{file: file}
 	if !t.load() {
 		*t = slotFile{file: file}
-		rand.Read(t.seed[:]) // never fails, it ends the process instead
+		rand.Read(t.salt[:])
 		if err := t.clear(minPages); err != nil {
 			return nil, err
 		}
@@ -85,13 +85,13 @@ func (t *slotFile) load() bool {
 	if string(header[:len(rosterMagic)]) != rosterMagic || sumOf(header[:headerSize]) != binary.LittleEndian.Uint32(header[headerSize:]) {
 		return false
 	}
-	copy(t.seed[:], header[len(rosterMagic):])
-	numbers := header[len(rosterMagic)+seedSize:]
+	numbers := header[len(rosterMagic):]
 	t.pages = int64(binary.LittleEndian.Uint64(numbers))
 	t.generation = binary.LittleEndian.Uint64(numbers[8:])
 	t.bytes = int64(binary.LittleEndian.Uint64(numbers[16:]))
 	t.count = int64(binary.LittleEndian.Uint64(numbers[24:]))
-	t.clean = numbers[32] == 1
+	copy(t.salt[:], numbers[32:])
+	t.clean = numbers[32+saltSize] == 1
 	info, err := t.file.Stat()
 	return err == nil && t.pages >= minPages && t.pages&(t.pages-1) == 0 && info.Size() == (t.pages+1)*pageSize && t.bytes >= 0 && t.count >= 0
 }
@@ -100,14 +100,14 @@ func (t *slotFile) load() bool {
 func (t *slotFile) save(clean bool) error {
 	header := make([]byte, headerSize+4)
 	copy(header, rosterMagic)
-	copy(header[len(rosterMagic):], t.seed[:])
-	numbers := header[len(rosterMagic)+seedSize:]
+	numbers := header[len(rosterMagic):]
 	binary.LittleEndian.PutUint64(numbers, uint64(t.pages))
 	binary.LittleEndian.PutUint64(numbers[8:], t.generation)
 	binary.LittleEndian.PutUint64(numbers[16:], uint64(t.bytes))
 	binary.LittleEndian.PutUint64(numbers[24:], uint64(t.count))
+	copy(numbers[32:], t.salt[:])
 	if clean {
-		numbers[32] = 1
+		numbers[32+saltSize] = 1
 	}
 	binary.LittleEndian.PutUint32(header[headerSize:], sumOf(header[:headerSize]))
 	if _, err := t.file.WriteAt(header, 0); err != nil {
@@ -131,10 +131,10 @@ func (t *slotFile) clear(pages int64) error {
 
 // home is the page of a key.
 func (t *slotFile) home(k key) int64 {
-	var keyed [seedSize + len(k)]byte
-	copy(keyed[:], t.seed[:])
-	copy(keyed[seedSize:], k[:])
-	sum := sha256.Sum256(keyed[:])
+	var salted [saltSize + len(k)]byte
+	copy(salted[:], t.salt[:])
+	copy(salted[saltSize:], k[:])
+	sum := sha256.Sum256(salted[:])
 	return int64(binary.LittleEndian.Uint64(sum[:]) & uint64(t.pages-1))
 }
 
@@ -323,7 +323,7 @@ func (t *slotFile) crowded() bool { return t.count > t.pages*fullAt }
 // double writes a table of twice as many pages to file, which takes the place of
 // the present one. Each page is divided between two.
 func (t *slotFile) double(file *os.File) (*slotFile, error) {
-	larger := &slotFile{file: file, seed: t.seed, generation: t.generation}
+	larger := &slotFile{file: file, generation: t.generation, salt: t.salt}
 	if err := larger.clear(2 * t.pages); err != nil {
 		return nil, err
 	}

@@ -66,6 +66,8 @@
 // of a transfer, to bytes whose CRC-32C is the same, is not noticed until the
 // next process hashes it. Files are reached through an os.Root and by checked
 // digests alone, and no symbolic link is followed.
+// A Directory is a person's view of one, beside the process that has it: it may
+// remove content, which counts as missing from then on, and does nothing else.
 package store
 
 import (
@@ -109,9 +111,10 @@ type Store struct {
 	slots   chan struct{} // one for each running transfer from an origin
 	looks   chan struct{} // one for each look at what is held
 	seals   *seals
-	buffers buffers
+	buffers *buffers
 
 	deferred atomic.Int64 // chunks that wait to be written
+	busy     atomic.Int64 // transfers that arrive
 	running  sync.WaitGroup
 
 	mu      sync.Mutex
@@ -147,6 +150,7 @@ func Open(config Config) (*Store, error) {
 		slots:   make(chan struct{}, config.limits.transfers),
 		looks:   make(chan struct{}, maxLooks),
 		seals:   newSeals(maxSeals),
+		buffers: newBuffers(),
 		flights: make(map[flight]*transfer),
 		alive:   make(map[*transfer]struct{}),
 	}

@@ -154,3 +154,20 @@ func smallLimits(change func(*limits)) limits {
 	change(&l)
 	return l
 }
+
+// underWay has something under way of which a part has been written to a
+// temporary file.
+func underWay(t *testing.T, s *Store) {
+	t.Helper()
+	from, body, _ := piped(-1)
+	r, _, err := s.Fetch(t.Context(), owner, digestOf(nil), -1, 0, -1, from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		body.Close()
+		r.Close()
+	})
+	// When the last of so many has been taken, the first has been written.
+	body.Write(make([]byte, (maxDeferred+5)*chunkSize))
+}

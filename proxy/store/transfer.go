@@ -44,12 +44,13 @@ type transfer struct {
 	phase     phase
 	err       error
 	total     int64 // -1 as long as it is unknown
+	announced int64 // total before anything came
 	published int64
 	window    []*chunk // the latest chunks, consecutive; the last may still grow
 	tags      []tag    // of the blocks that are hashed
 	readable  int64    // up to where they can be read back
 	medium    medium   // where chunks can be read back; nil before there is one
-	draft     draft    // medium, while what arrives is kept; nil otherwise
+	draft     draft    // medium, while what arrives is kept; nil before, and otherwise
 	lost      error    // why it is not kept
 	changed   chan struct{}
 
@@ -136,25 +137,25 @@ func (t *transfer) fetch(ctx context.Context) error {
 	if t.store.holds(t.key) {
 		return errHeld
 	}
-	d, err := t.store.shelf.draft(t.key, t.total)
-	if err != nil {
-		return t.divert(err)
-	}
-	t.update(func() { t.draft, t.medium = d, d })
 	up := newStream(t.key, t.from, t.total, 0)
 	defer up.close()
 	if err := up.open(ctx); err != nil {
 		return err
 	}
 	if !t.store.shelf.takes(up.total) {
-		return t.divert(errFull)
+		return errDiverted
 	}
-	t.update(func() { t.phase, t.total = arriving, up.total })
-	err = t.pass(ctx, up, func(got key) error {
+	t.update(func() { t.phase, t.total, t.announced = arriving, up.total, up.total })
+	t.store.busy.Add(1)
+	idle := sync.OnceFunc(func() { t.store.busy.Add(-1) })
+	defer idle()
+	err := t.pass(ctx, up, func(got key) error {
 		if got != t.key {
 			return &MismatchError{Digest: t.key.digest(), Got: got.digest(), Size: t.total, Length: t.published}
 		}
+		idle()
 		t.update(func() { t.phase, t.total = complete, t.published })
+		t.yield(ctx)
 		return nil
 	})
 	if err != nil {
@@ -164,8 +165,23 @@ func (t *transfer) fetch(ctx context.Context) error {
 	return nil
 }
 
+// yield leaves the processor for a moment to what others wait for: what this one
+// has left to do, nobody does.
+func (t *transfer) yield(ctx context.Context) {
+	if t.store.busy.Load() == 0 {
+		return
+	}
+	timer := time.NewTimer(yieldTime)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
 // keep makes what has arrived visible, unless it could not be written.
 func (t *transfer) keep() {
+	t.begin() // what is empty has no chunk
 	d := t.draft
 	if d == nil {
 		return
@@ -184,13 +200,6 @@ func (t *transfer) seal(id identity) {
 	if t.total > holdBack {
 		t.store.seals.set(t.key, id, t.total, t.tags)
 	}
-}
-
-// divert is the error that makes each reader go on with a transfer of its own,
-// because this one cannot be kept. Nothing has been published yet.
-func (t *transfer) divert(why error) error {
-	t.complain(why)
-	return errDiverted
 }
 
 func (t *transfer) complain(why error) {
