@@ -305,7 +305,7 @@ func TestReferrersFromBefore(t *testing.T) {
 		})
 	}
 	t.Run("are no manifest that can be pulled", func(t *testing.T) {
-		w := newWorld(t, onDisk, func(_ *world, s *settings) { s.policies[0].AllowUnverified = false })
+		w := newWorld(t, onDisk)
 		w.up.Push("acme/web", image, "v1")
 		artifact := w.up.SignBundle("acme/web", image, w.key)
 		served(t, w.get(manifestPath(web, "v1")), image)
@@ -316,6 +316,7 @@ func TestReferrersFromBefore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		w.restart() // what was stored beside the answer is
 		if _, _, err := w.store.Open(context.Background(), lying.Digest(list)); err != nil {
 			t.Fatalf("the list is not where this test looks for it: %v", err)
 		}
@@ -325,10 +326,11 @@ func TestReferrersFromBefore(t *testing.T) {
 		refused(t, w.get("/v2/"+web+"/manifests/"+lying.Digest(list).String()), 404, "MANIFEST_UNKNOWN", "")
 	})
 	t.Run("are forgotten when there are none any more", func(t *testing.T) {
-		w := newWorld(t)
+		w := newWorld(t, onDisk)
 		w.up.Push("acme/web", image, "v1")
 		w.up.SignBundle("acme/web", image, w.key)
 		served(t, w.get(manifestPath(web, "v1")), image)
+		w.restart() // what was stored beside the answer is
 		lie := w.up.Lie(lying.Referrers("", v1.Hash{}), lying.NotFound())
 		w.use("two", func(*settings) {})
 		refused(t, w.get(manifestPath(web, "v1")), 403, "DENIED", "unsigned")

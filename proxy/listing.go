@@ -47,8 +47,8 @@ func (v *view) askReferrers(ctx context.Context, digest v1.Hash) (listing, error
 	})
 }
 
-// keepListing keeps the list of digest's referrers, or forgets it when there are
-// none. It is no manifest that the upstream delivered, and nobody can pull it.
+// keepListing keeps the list of digest's referrers while the answer goes on, or forgets
+// it when there are none. It is no manifest that the upstream delivered, and nobody can pull it.
 func (v *view) keepListing(ctx context.Context, digest v1.Hash, referrers []v1.Descriptor, asked time.Time) {
 	name := listingName(digest)
 	if len(referrers) == 0 {
@@ -58,14 +58,18 @@ func (v *view) keepListing(ctx context.Context, digest v1.Hash, referrers []v1.D
 		return
 	}
 	content, err := json.Marshal(v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: referrers})
-	if err == nil {
-		err = v.proxy.store.Put(ctx, digestOf(content), content)
-	}
 	if err != nil {
 		v.proxy.logger.Warn("cannot store a list of referrers", "repository", v.name, "digest", digest.String(), "err", err)
 		return
 	}
-	v.setTag(ctx, name, digestOf(content), asked)
+	ctx = context.WithoutCancel(ctx)
+	v.proxy.aside(func() {
+		if err := v.proxy.store.Put(ctx, digestOf(content), content); err != nil {
+			v.proxy.logger.Warn("cannot store a list of referrers", "repository", v.name, "digest", digest.String(), "err", err)
+			return
+		}
+		v.setTag(ctx, name, digestOf(content), asked)
+	})
 }
 
 // lastListed returns what the upstream last listed as digest's referrers; nothing
