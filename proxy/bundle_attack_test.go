@@ -49,6 +49,7 @@ func TestAnImageSignedByABundleIsServed(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			w.up.Push("acme/web", image, "v1")
 			tt.put(w)
@@ -217,6 +218,7 @@ func TestReferrersThatCannotBeReadLeaveADecisionOpen(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel() // the client tries again, and waits between
 			w := newWorld(t)
 			w.up.Push("acme/web", image, "v1")
 			artifact := w.up.SignBundle("acme/web", image, w.key)
@@ -289,6 +291,7 @@ func TestReferrersFromBefore(t *testing.T) {
 	image := lying.Image("web")
 	for _, noAPI := range []bool{false, true} {
 		t.Run(fmt.Sprintf("without the API: %v", noAPI), func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t, onDisk)
 			if noAPI {
 				w.up.WithoutReferrers()
@@ -326,6 +329,7 @@ func TestReferrersFromBefore(t *testing.T) {
 		refused(t, w.get("/v2/"+web+"/manifests/"+lying.Digest(list).String()), 404, "MANIFEST_UNKNOWN", "")
 	})
 	t.Run("are forgotten when there are none any more", func(t *testing.T) {
+		t.Parallel()
 		w := newWorld(t, onDisk)
 		w.up.Push("acme/web", image, "v1")
 		w.up.SignBundle("acme/web", image, w.key)
