@@ -44,7 +44,7 @@ func (b *budget) Manifest(ctx context.Context, repository, reference string) ([]
 }
 
 // Referrers reads a list of referrers, as if it had the size that it may have at
-// most. It counts as one read however many pages it has: what the registry bounds.
+// most. It is one read, however many pages it has; the registry bounds these.
 func (b *budget) Referrers(ctx context.Context, repository string, digest v1.Hash) ([]v1.Descriptor, error) {
 	if err := b.spend(1, verifier.MaxListSize); err != nil {
 		return nil, err

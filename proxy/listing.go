@@ -48,7 +48,8 @@ func (v *view) askReferrers(ctx context.Context, digest v1.Hash) (listing, error
 }
 
 // keepListing keeps the list of digest's referrers while the answer goes on, or forgets
-// it when there are none. It is no manifest that the upstream delivered, and nobody can pull it.
+// it when there are none. It is no manifest that the upstream delivered, and nobody can
+// pull it.
 func (v *view) keepListing(ctx context.Context, digest v1.Hash, referrers []v1.Descriptor, asked time.Time) {
 	name := listingName(digest)
 	if len(referrers) == 0 {

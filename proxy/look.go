@@ -19,11 +19,11 @@ import (
 // everything else is. It belongs to one decision.
 //
 // A signature's tag, and what refers to a manifest, is asked of the upstream every
-// time, because signatures are added. When the upstream cannot be asked, the signatures that it last confirmed
-// serve, however old: one that was good does not become bad by age. That there
-// are no others is then not known, so that what they do not allow is not denied
-// but undecided. The same signatures serve while the upstream is only spared; but
-// what they do not allow is worth a request.
+// time, because signatures are added. When the upstream cannot be asked, the
+// signatures that it last confirmed serve, however old: one that was good does not
+// become bad by age. That there are no others is then not known, so that what they do
+// not allow is not denied but undecided. The same signatures serve while the upstream
+// is only spared; but what they do not allow is worth a request.
 type looking struct {
 	*view
 	insist  bool // the upstream is not spared

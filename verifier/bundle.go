@@ -11,7 +11,7 @@ import (
 // checkBundle checks a sigstore bundle with the keys, each of which is tried: the
 // hint at a key that is in it is not even read. What is signed is parsed once a key
 // has vouched for it. An error means that nobody could tell.
-func (v *verification) checkBundle(ctx context.Context, e Evidence, mediaType string, data []byte) (Evidence, error) {
+func (v *verification) checkBundle(e Evidence, mediaType string, data []byte) (Evidence, error) {
 	b, err := envelope.ParseBundle(mediaType, data)
 	if err != nil {
 		return e.rejected(ReasonPayloadInvalid, err.Error()), nil
@@ -26,7 +26,7 @@ func (v *verification) checkBundle(ctx context.Context, e Evidence, mediaType st
 	case b.Certificate:
 		return e.rejected(ReasonUntrusted, "it is signed with a certificate (keyless), which is not supported yet"), nil
 	case b.Statement == nil:
-		return v.checkMessage(ctx, e, b)
+		return v.checkMessage(e, b)
 	}
 	holder, ok := v.holder(b.Signed, b.Signature)
 	if !ok {
@@ -37,7 +37,7 @@ func (v *verification) checkBundle(ctx context.Context, e Evidence, mediaType st
 }
 
 // checkMessage checks a signature over the manifest itself. It says nothing besides.
-func (v *verification) checkMessage(ctx context.Context, e Evidence, b envelope.Bundle) (Evidence, error) {
+func (v *verification) checkMessage(e Evidence, b envelope.Bundle) (Evidence, error) {
 	if b.Digest != v.subject.Digest.String() {
 		return e.rejected(ReasonUntrusted, "its signature is over other bytes than the manifest's, of which only the digest is known: "+b.Digest), nil
 	}

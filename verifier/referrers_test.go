@@ -267,6 +267,20 @@ func TestAllFormsCount(t *testing.T) {
 	}
 }
 
+// A layer that calls a good bundle something else does not stand in for one that
+// does not.
+func TestABundleUnderAnotherMediaTypeMasksNothing(t *testing.T) {
+	key := newECDSA(t, elliptic.P256())
+	r := newRegistry()
+	data := encode(t, bundle(t, key, crypto.SHA256, statement(subject.Digest, predicateSign)))
+	wrong := r.artifact(t, "application/vnd.dev.sigstore.bundle+json;version=0.1", data)
+	good := r.artifact(t, bundleType, data)
+	r.listed = []v1.Descriptor{wrong, good}
+	want(t, find(t, r, authority(t, "release", key)),
+		outcome{Source: source(wrong), Reason: "payload-invalid"},
+		outcome{Source: source(good), Authorities: []string{"release"}})
+}
+
 func TestTenThousandReferrersAreBounded(t *testing.T) {
 	key, stranger := newECDSA(t, elliptic.P256()), newECDSA(t, elliptic.P256())
 	release := authority(t, "release", key)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // allowance is how much may still be tried.
@@ -150,6 +151,7 @@ func (v *verification) allot() {
 // identity is what makes two candidates one piece of work.
 type identity struct {
 	form             string
+	mediaType        types.MediaType
 	digest           v1.Hash
 	size             int64
 	signature, fault string
@@ -165,7 +167,7 @@ func (s *search) take(ctx context.Context, c Candidate) bool {
 	if s.readable(c) {
 		s.found()
 	}
-	if id := (identity{c.form, c.blob.Digest, c.blob.Size, string(c.signature), c.fault}); !s.seen[id] {
+	if id := (identity{c.form, c.blob.MediaType, c.blob.Digest, c.blob.Size, string(c.signature), c.fault}); !s.seen[id] {
 		cost := s.cost(c)
 		if !s.left.covers(cost) && !(s.flush(ctx) && s.ask(ctx, cost)) {
 			return false
@@ -252,7 +254,7 @@ func (s *search) flush(ctx context.Context) bool {
 	s.batch, s.window = nil, maxFetches
 	payloads := s.fetch(ctx, batch)
 	for i, c := range batch {
-		evidence, err := s.check(ctx, c, payloads[i])
+		evidence, err := s.check(c, payloads[i])
 		if err != nil {
 			s.fail(err)
 		} else if !s.record(ctx, evidence) {

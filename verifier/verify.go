@@ -207,7 +207,7 @@ func (v *verification) report(ctx context.Context) Report {
 
 // check returns what a candidate turns out to be. An error means that nobody
 // could tell.
-func (v *verification) check(ctx context.Context, c Candidate, p payload) (Evidence, error) {
+func (v *verification) check(c Candidate, p payload) (Evidence, error) {
 	e := Evidence{form: c.form, source: c.origin, digest: c.blob.Digest}
 	switch {
 	case c.fault != "":
@@ -220,7 +220,7 @@ func (v *verification) check(ctx context.Context, c Candidate, p payload) (Evide
 		return Evidence{}, fmt.Errorf("%s: payload %s: %w", c.origin, c.blob.Digest, p.err)
 	}
 	if c.form == FormBundle {
-		return v.checkBundle(ctx, e, string(c.blob.MediaType), p.data)
+		return v.checkBundle(e, string(c.blob.MediaType), p.data)
 	}
 	return v.checkPayload(e, p.data, c.signature), nil
 }
