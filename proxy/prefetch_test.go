@@ -2,15 +2,20 @@ package proxy_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"vidimus/e2e/lying"
 	"vidimus/policy"
+	"vidimus/proxy"
 )
 
 func ahead(_ *world, s *settings) { s.prefetch = true }
@@ -88,6 +93,82 @@ func TestWhatIsDeniedAfterAllIsDroppedAndNeverServed(t *testing.T) {
 	w.proxy.Close() // returns, though the upstream hangs
 	if n := w.store.Stats().Contents; n > 3 {
 		t.Errorf("%d contents are held", n)
+	}
+}
+
+// hanging is an upstream that never delivers some blobs, and the others only when
+// it was asked for those.
+type hanging struct {
+	proxy.Upstream
+	blobs        []v1.Hash
+	asked, ended chan v1.Hash // for each of the blobs
+	all          func()       // waits until all are asked for, once
+}
+
+func newHanging(under proxy.Upstream, blobs []v1.Hash) *hanging {
+	u := &hanging{Upstream: under, blobs: blobs, asked: make(chan v1.Hash, len(blobs)), ended: make(chan v1.Hash, len(blobs))}
+	u.all = sync.OnceFunc(func() {
+		for range blobs {
+			<-u.asked
+		}
+	})
+	return u
+}
+
+func (u *hanging) Blob(ctx context.Context, repository string, digest v1.Hash, offset int64) (io.ReadCloser, int64, error) {
+	if !slices.Contains(u.blobs, digest) {
+		u.all()
+		return u.Upstream.Blob(ctx, repository, digest, offset)
+	}
+	u.asked <- digest
+	<-ctx.Done()
+	u.ended <- digest
+	return nil, 0, context.Cause(ctx)
+}
+
+func TestWhatWillNotBeServedIsDropped(t *testing.T) {
+	image := lying.Image("web")
+	for name, row := range map[string]struct {
+		foreign bool // who signs it
+		record  error
+		answer  func(t *testing.T, a answer)
+	}{
+		"since the decision cannot be recorded": {false, errors.New("disk full"), func(t *testing.T, a answer) {
+			refused(t, a, http.StatusServiceUnavailable, "UNAVAILABLE", "inconclusive")
+		}},
+		"since it is denied after all": {true, nil, func(t *testing.T, a answer) {
+			refused(t, a, http.StatusForbidden, "DENIED", policy.ReasonUntrusted)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var up *hanging
+			w := newWorld(t, ahead, func(_ *world, s *settings) {
+				s.requireRecord = true
+				s.origin = func(name string, u proxy.Upstream) proxy.Upstream {
+					if name == "ghcr.io" {
+						up = newHanging(u, blobsOf(image))
+						return up
+					}
+					return u
+				}
+			})
+			key := w.key
+			if row.foreign {
+				key = w.foreign
+			}
+			w.up.Push("acme/web", image, "v1")
+			// The payload is one that has to be fetched, and comes when all are on their way.
+			w.up.SignAs("acme/web", image.Digest(), "", map[string]any{"env": "test"}, key)
+			w.records.breakWith(row.record)
+			row.answer(t, w.get(manifestPath(web, "v1")))
+			for range blobsOf(image) {
+				select {
+				case <-up.ended:
+				case <-time.After(10 * time.Second):
+					t.Fatal("it is still being fetched")
+				}
+			}
+		})
 	}
 }
 

@@ -187,3 +187,30 @@ func TestAMismatchIsToldWhileNothingIsSent(t *testing.T) {
 		})
 	}
 }
+
+// What rots is fetched again within the answer when a part of it is asked for
+// that can wait for the digest of the whole.
+func TestARangeOfARottenBlobHeals(t *testing.T) {
+	layer := noiseBytes(9, 500<<10)
+	image := imageOf(layer)
+	for header, part := range map[string][]byte{
+		"bytes=0-999":         layer[:1000],
+		"bytes=-1":            layer[len(layer)-1:],
+		"bytes=255000-257000": layer[255000:257001], // where it is rotten
+	} {
+		t.Run(header, func(t *testing.T) {
+			w := newWorld(t, onDisk)
+			w.up.PushSigned("acme/web", image, w.key, "v1")
+			pull(t, w, web, "v1", image)
+			w.stop()
+			rewrite(t, w.settings.directory, layer, func(b []byte) []byte { b[256000] ^= 1; return b })
+			w.start()
+			path := blobPath(web, lying.Digest(layer))
+			a := w.get(path, "Range", header)
+			if a.status != http.StatusPartialContent || a.broken != nil || !bytes.Equal(a.body, part) {
+				t.Errorf("status %d, %v, %d bytes\n%.200s", a.status, a.broken, len(a.body), a.body)
+			}
+			servedBlob(t, w.get(path), layer)
+		})
+	}
+}

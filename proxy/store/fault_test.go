@@ -218,9 +218,9 @@ func TestNoClientNoticesAFaultOfTheDisk(t *testing.T) {
 
 const forever = 1 << 30
 
-func TestAReadOnlyDirectoryServesWhatItHoldsAndPassesTheRestThrough(t *testing.T) {
-	f := &faults{last: forever}
-	s := mustOpen(t, Config{Directory: t.TempDir(), files: func(under files) files {
+// readOnly has f fail what changes something.
+func readOnly(f *faults) func(files) files {
+	return func(under files) files {
 		return &faulty{files: under, fault: func(op, name string) (bool, error) {
 			switch op {
 			case "create", "write", "rename", "remove", "mkdir", "sync", "syncDir":
@@ -228,7 +228,12 @@ func TestAReadOnlyDirectoryServesWhatItHoldsAndPassesTheRestThrough(t *testing.T
 			}
 			return true, nil
 		}}
-	}})
+	}
+}
+
+func TestAReadOnlyDirectoryServesWhatItHoldsAndPassesTheRestThrough(t *testing.T) {
+	f := &faults{last: forever}
+	s := mustOpen(t, Config{Directory: t.TempDir(), files: readOnly(f)})
 	held, other := sample(1, 300<<10), sample(2, 300<<10)
 	mustStore(t, s, held)
 	f.err = syscall.EROFS

@@ -231,11 +231,12 @@ func (r *roster) beginSurvey() {
 	defer r.mu.Unlock()
 	r.do(func() error {
 		r.slots.generation++
-		r.slots.damaged = false
 		if err := r.slots.save(false); err != nil { // no two surveys have one number
 			return err
 		}
-		return r.slots.recount()
+		err := r.slots.recount()
+		r.slots.damaged = false // what did not hold is cleared
+		return err
 	})
 }
 

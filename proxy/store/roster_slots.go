@@ -93,11 +93,18 @@ func (t *slotFile) load() bool {
 	copy(t.salt[:], numbers[32:])
 	t.clean = numbers[32+saltSize] == 1
 	info, err := t.file.Stat()
-	return err == nil && t.pages >= minPages && t.pages&(t.pages-1) == 0 && info.Size() == (t.pages+1)*pageSize && t.bytes >= 0 && t.count >= 0
+	return err == nil && t.pages >= minPages && t.pages&(t.pages-1) == 0 &&
+		info.Size()%pageSize == 0 && t.pages == info.Size()/pageSize-1 && t.bytes >= 0 && t.count >= 0
 }
 
-// save writes the header.
+// save writes the header. One that says that the table is clean goes to the
+// medium after the records that it speaks of.
 func (t *slotFile) save(clean bool) error {
+	if clean {
+		if err := t.file.Sync(); err != nil {
+			return fmt.Errorf("write the roster: %w", err)
+		}
+	}
 	header := make([]byte, headerSize+4)
 	copy(header, rosterMagic)
 	numbers := header[len(rosterMagic):]
@@ -258,16 +265,38 @@ func (t *slotFile) each(n int64, yield func(i int, r record) bool) error {
 	return nil
 }
 
-// recount counts what the table holds.
+// own reports whether page n is that of k. A record elsewhere could never be
+// removed, and does not hold.
+func (t *slotFile) own(n int64, k key) bool {
+	if t.home(k) == n {
+		return true
+	}
+	t.damaged = true
+	return false
+}
+
+// recount counts what the table holds, and clears what does not hold, which every
+// later survey would find damaged again.
 func (t *slotFile) recount() error {
 	t.bytes, t.count = 0, 0
 	for n := range t.pages {
-		if err := t.each(n, func(_ int, r record) bool {
-			t.bytes += r.size
-			t.count++
-			return true
-		}); err != nil {
+		if err := t.read(n); err != nil {
 			return err
+		}
+		damaged := t.damaged
+		t.damaged = false
+		for i := range slotsPerPage {
+			if r, ok := t.slot(i); ok && t.own(n, r.key) {
+				t.bytes += r.size
+				t.count++
+			} else {
+				clear(t.page[i*slotSize : (i+1)*slotSize])
+			}
+		}
+		if !t.damaged {
+			t.damaged = damaged
+		} else if _, err := t.file.WriteAt(t.page[:], (n+1)*pageSize); err != nil {
+			return fmt.Errorf("write the roster: %w", err)
 		}
 	}
 	return nil
@@ -291,7 +320,7 @@ func (t *slotFile) sweep(n int64) error {
 func (t *slotFile) oldest(inUse func(key) bool) (oldest record, ok bool, err error) {
 	look := func(n int64) error {
 		return t.each(n, func(_ int, r record) bool {
-			if (!ok || r.used < oldest.used) && !inUse(r.key) {
+			if (!ok || r.used < oldest.used) && !inUse(r.key) && t.own(n, r.key) {
 				oldest, ok = r, true
 			}
 			return true
@@ -303,7 +332,7 @@ func (t *slotFile) oldest(inUse func(key) bool) (oldest record, ok bool, err err
 				return oldest, ok, err
 			}
 		}
-		return oldest, ok, nil
+		return oldest, ok, t.believe(ok)
 	}
 	// The keys are hashes, so that pages in a row are as good a sample as any;
 	// the next one is of other pages. Where nothing is found, it goes on.
@@ -313,7 +342,22 @@ func (t *slotFile) oldest(inUse func(key) bool) (oldest record, ok bool, err err
 		}
 		t.hand = (t.hand + 1) % t.pages
 	}
-	return oldest, ok, nil
+	return oldest, ok, t.believe(ok)
+}
+
+// believe counts anew when all pages were looked at and nothing was found. Records
+// that were lost would otherwise count for ever, and whatever comes be evicted at
+// once.
+func (t *slotFile) believe(found bool) error {
+	if found || t.count == 0 {
+		return nil
+	}
+	counted := t.count
+	err := t.recount()
+	if t.count != counted {
+		t.damaged = true
+	}
+	return err
 }
 
 // crowded reports whether the table should grow. That one page is full is no
