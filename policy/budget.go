@@ -43,6 +43,19 @@ func (b *budget) Manifest(ctx context.Context, repository, reference string) ([]
 	return data, err
 }
 
+// Referrers reads a list of referrers, as if it had the size that it may have at
+// most. It is one read, however many pages it has; the registry bounds these.
+func (b *budget) Referrers(ctx context.Context, repository string, digest v1.Hash) ([]v1.Descriptor, error) {
+	if err := b.spend(1, verifier.MaxListSize); err != nil {
+		return nil, err
+	}
+	listed, err := b.registry.Referrers(ctx, repository, digest)
+	if !errors.Is(err, verifier.ErrMore) {
+		b.account(0, err)
+	}
+	return listed, err
+}
+
 // Blob reads a blob, unless it is larger than what is left.
 func (b *budget) Blob(ctx context.Context, repository string, desc v1.Descriptor) ([]byte, error) {
 	if err := b.spend(1, max(desc.Size, 0)); err != nil {

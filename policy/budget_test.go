@@ -43,6 +43,11 @@ func (e *endless) Manifest(context.Context, string, string) ([]byte, error) {
 	return e.manifest, nil
 }
 
+func (e *endless) Referrers(context.Context, string, v1.Hash) ([]v1.Descriptor, error) {
+	e.requests++
+	return nil, nil
+}
+
 func (e *endless) Blob(_ context.Context, _ string, desc v1.Descriptor) ([]byte, error) {
 	e.requests++
 	e.bytes += desc.Size

@@ -17,6 +17,7 @@ const (
 	nothing    nearness = iota // no evidence
 	stranger                   // by no authority that is required
 	unreadable                 // payload invalid
+	attested                   // an attestation, which is no signature
 	astray                     // over another digest
 	misnamed                   // for another name
 	unlabelled                 // without the annotations
@@ -27,6 +28,7 @@ var reasonOf = [...]string{
 	nothing:    ReasonUnsigned,
 	stranger:   ReasonUntrusted,
 	unreadable: ReasonPayloadInvalid,
+	attested:   ReasonAttestedNotSigned,
 	astray:     ReasonDigestMismatch,
 	misnamed:   ReasonIdentityMismatch,
 	unlabelled: ReasonAnnotationMismatch,
@@ -102,6 +104,8 @@ func weigh(p *Policy, subject Subject, e verifier.Evidence, by []string) nearnes
 	switch {
 	case len(by) == 0:
 		return stranger
+	case !e.IsSignature():
+		return attested
 	case !nameHolds(p, subject, e.ClaimedName()):
 		return misnamed
 	case missingAnnotation(p, e) != "":

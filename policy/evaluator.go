@@ -150,7 +150,9 @@ func (e *Evaluator) denyUnmatched(ctx context.Context, registry verifier.Registr
 	found, _ := e.look(ctx, registry, about(new(Policy), d.Subject), e.set.authorities, nil)
 	d.Evidence = found.evidence
 	for _, evidence := range found.evidence {
-		d.Satisfied = append(d.Satisfied, evidence.Authorities()...)
+		if evidence.IsSignature() {
+			d.Satisfied = append(d.Satisfied, evidence.Authorities()...)
+		}
 	}
 	slices.Sort(d.Satisfied)
 	d.Satisfied = slices.Compact(d.Satisfied)

@@ -254,7 +254,7 @@ func TestAnInconclusiveDecisionSaysShortlyWhatCouldNotBeAsked(t *testing.T) {
 		if s := d.Sentence("local/acme/web:v1"); len(s) > 200 || strings.Contains(s, "10.0.0.53") {
 			t.Errorf("%d characters: %s", len(s), s)
 		}
-		want := []string{".sig tag: read: " + test.err.Error(), ".cosign tag: read: " + test.err.Error()}
+		want := []string{".sig tag: read: " + test.err.Error(), ".cosign tag: read: " + test.err.Error(), "referrers: read: " + test.err.Error()}
 		if !slices.Equal(d.Causes, want) || !errors.Is(err, test.err) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("causes %q of %v", d.Causes, err)
 		}
@@ -374,6 +374,10 @@ func (s *stuck) Manifest(ctx context.Context, _, reference string) ([]byte, erro
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+func (s *stuck) Referrers(context.Context, string, v1.Hash) ([]v1.Descriptor, error) {
+	return nil, fs.ErrNotExist
 }
 
 func (s *stuck) Blob(context.Context, string, v1.Descriptor) ([]byte, error) {

@@ -41,6 +41,10 @@ func (x denial) explain() string {
 		return "there is a signature that cannot be checked: " + clean(x.evidence[x.outcome.nearest].Detail(), maxDetail) + "; " + needs(x.policy.Require)
 	}
 	if by := x.nearestBy(true); len(by) > 0 {
+		if x.outcome.near == attested {
+			return fmt.Sprintf("not signed, only attested by %s (%s), and an attestation is no signature; %s",
+				list(by), clean(x.evidence[x.outcome.nearest].PredicateType(), maxClaimed), needs(x.policy.Require))
+		}
 		if x.outcome.near == astray {
 			return list(by) + " " + x.miss()
 		}
@@ -90,6 +94,8 @@ func (x denial) explainNearest() string {
 		who += " (" + list(by) + ")"
 	}
 	switch x.outcome.near {
+	case attested:
+		return who + " attested it, which is no signature"
 	case astray:
 		return who + " " + x.miss()
 	case unreadable:

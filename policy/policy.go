@@ -213,7 +213,8 @@ const (
 	ReasonAnnotationMismatch = "annotation-mismatch"
 	ReasonThreshold          = "threshold"
 	ReasonTooManySignatures  = "too-many-signatures"
-	ReasonInconclusive       = "inconclusive" // with an error: nobody could tell
+	ReasonAttestedNotSigned  = "attested-not-signed" // required authorities have made attestations only
+	ReasonInconclusive       = "inconclusive"        // with an error: nobody could tell
 )
 
 // Served reports whether content with this decision goes out: because it is

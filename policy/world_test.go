@@ -224,6 +224,16 @@ func (w *world) Manifest(ctx context.Context, repository, reference string) ([]b
 	return w.read(ctx, repository+"/"+reference)
 }
 
+func (w *world) Referrers(ctx context.Context, repository string, digest v1.Hash) ([]v1.Descriptor, error) {
+	data, err := w.read(ctx, repository+"/referrers/"+digest.String())
+	if err != nil {
+		return nil, err
+	}
+	var list v1.IndexManifest
+	err = json.Unmarshal(data, &list)
+	return list.Manifests, err
+}
+
 func (w *world) Blob(ctx context.Context, repository string, desc v1.Descriptor) ([]byte, error) {
 	return w.read(ctx, repository+"@"+desc.Digest.String())
 }
@@ -259,7 +269,7 @@ func (w *world) evaluator(config Config, options Options) *Evaluator {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return NewEvaluator(set, verifier.Tags(), options)
+	return NewEvaluator(set, verifier.Sources(), options)
 }
 
 // subject is image as ghcr.io/acme/web:v1.

@@ -164,7 +164,7 @@ func TestB13TheWayUpIsBounded(t *testing.T) {
 	if n := len(w.records.list()) - before; n > 40 {
 		t.Errorf("%d decisions", n)
 	}
-	if n := len(w.up.Log()); n > 80 {
+	if n := len(w.up.Log()); n > 160 {
 		t.Errorf("%d requests upstream", n)
 	}
 }

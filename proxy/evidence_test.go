@@ -46,17 +46,26 @@ func evidence(key lying.Key, image lying.Content) map[string]struct {
 	}
 	digest := image.Digest()
 	return map[string]artifact{
-		"a signature at .sig":    {lying.Signatures(lying.Signature(key, lying.Payload("", digest, nil))), tag(digest)},
-		"a signature at .cosign": {lying.Signatures(lying.Signature(key, lying.LegacyPayload("", digest, nil))), lying.LegacyTag(digest)},
-		"an attestation at .att": {attestation(digest), strings.TrimSuffix(tag(digest), ".sig") + ".att"},
-		"a bundle as referrer":   {bundle(image.Descriptor(), digest), ""},
-		"an SBOM as referrer":    {sbom(image.Descriptor()), ""},
-		"an SBOM with a tag":     {sbom(image.Descriptor()), strings.TrimSuffix(tag(digest), ".sig") + ".sbom"},
+		"a signature at .sig":        {lying.Signatures(lying.Signature(key, lying.Payload("", digest, nil))), tag(digest)},
+		"a signature at .cosign":     {lying.Signatures(lying.Signature(key, lying.LegacyPayload("", digest, nil))), lying.LegacyTag(digest)},
+		"an attestation at .att":     {attestation(digest), strings.TrimSuffix(tag(digest), ".sig") + ".att"},
+		"a bundle as referrer":       {bundle(image.Descriptor(), digest), ""},
+		"a bundle v0.1":              {bundleOf(lying.Bundle01, key, image), ""},
+		"a bundle v0.2":              {bundleOf(lying.Bundle02, key, image), ""},
+		"a bundle v0.3":              {bundleOf(lying.Bundle03, key, image), ""},
+		"a signature with a subject": {lying.SignatureArtifact(image.Descriptor(), lying.Signature(key, lying.Payload("", digest, nil))), ""},
+		"an SBOM as referrer":        {sbom(image.Descriptor()), ""},
+		"an SBOM with a tag":         {sbom(image.Descriptor()), strings.TrimSuffix(tag(digest), ".sig") + ".sbom"},
 		"a signature as referrer": {lying.ImageManifest{
 			Config: lying.Layer{MediaType: types.OCIConfigJSON, Data: []byte("{}")}, Subject: new(image.Descriptor()),
 			Layers: []lying.Layer{lying.Signature(key, lying.Payload("", digest, nil))},
 		}.Build(), ""},
 	}
+}
+
+func bundleOf(mediaType types.MediaType, key lying.Key, image lying.Content) lying.Content {
+	bundle := lying.Encode(lying.BundleFields(mediaType, key, lying.Statement(image.Digest(), lying.PredicateSign, nil)))
+	return lying.BundleArtifact(image.Descriptor(), mediaType, bundle, lying.PredicateSign)
 }
 
 func TestEvidencePassesWithItsSubject(t *testing.T) {

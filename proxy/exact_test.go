@@ -37,20 +37,22 @@ func TestExactRequests(t *testing.T) {
 		w.up.PushSigned("acme/web", image, w.key, "v1")
 		return w
 	}
-	t.Run("a cold verified manifest makes 3, two of them at once", func(t *testing.T) {
+	referrers := "GET" + v2 + "referrers/" + image.Digest().String()
+	t.Run("a cold verified manifest makes 4, three of them at once", func(t *testing.T) {
 		w := begin(t)
 		sig, legacy := lying.Manifest("acme/web", tag(image.Digest())), lying.Manifest("acme/web", lying.LegacyTag(image.Digest()))
+		listed := lying.Referrers("acme/web", image.Digest())
 		held := make(chan struct{})
 		w.up.Lie(sig, lying.Hang(held))
 		together(t, 1, func() { served(t, w.get(manifestPath(web, "v1")), image) }, func() {
-			for _, match := range []lying.Match{sig, legacy} {
+			for _, match := range []lying.Match{sig, legacy, listed} {
 				if _, err := w.up.Await(t.Context(), match, 1); err != nil {
 					t.Error(err)
 				}
 			}
 			close(held)
 		})
-		asked(t, w.up, manifest+"v1", manifest+tag(image.Digest()), manifest+lying.LegacyTag(image.Digest()))
+		asked(t, w.up, manifest+"v1", manifest+tag(image.Digest()), manifest+lying.LegacyTag(image.Digest()), referrers)
 	})
 	t.Run("a payload that cannot be predicted makes one more", func(t *testing.T) {
 		w := begin(t)
@@ -113,12 +115,12 @@ func TestExactRequests(t *testing.T) {
 		pull(t, w, web, image.Digest().String(), image)
 		asked(t, w.up, manifest+tag(image.Digest()))
 	})
-	t.Run("an unsigned image makes 3", func(t *testing.T) {
+	t.Run("an unsigned image makes 5", func(t *testing.T) {
 		w := newWorld(t)
 		w.up.Push("acme/web", image, "v1")
 		refused(t, w.get(manifestPath(web, "v1")), 403, "DENIED", "unsigned")
 		refused(t, w.get(manifestPath(web, "v1")), 403, "DENIED", "unsigned")
-		asked(t, w.up, manifest+"v1", manifest+tag(image.Digest()), manifest+lying.LegacyTag(image.Digest()))
+		asked(t, w.up, manifest+"v1", manifest+tag(image.Digest()), manifest+lying.LegacyTag(image.Digest()), referrers, manifest+lying.FallbackTag(image.Digest()))
 		if got := w.records.list(); len(got) != 1 {
 			t.Errorf("%d records", len(got))
 		}

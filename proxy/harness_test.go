@@ -163,7 +163,7 @@ func (w *world) revision(id string) *proxy.Revision {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	var gate proxy.Gate = policy.NewEvaluator(set, verifier.Tags(), policy.Options{Now: w.clock.now})
+	var gate proxy.Gate = policy.NewEvaluator(set, verifier.Sources(), policy.Options{Now: w.clock.now})
 	if s.gate != nil {
 		gate = s.gate(gate)
 	}

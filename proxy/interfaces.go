@@ -110,7 +110,8 @@ type Index interface {
 	// matches fs.ErrNotExist when nothing is known.
 	Tag(ctx context.Context, repository, tag string) (digest v1.Hash, confirmed time.Time, err error)
 
-	// SetTag remembers what tag means; the zero digest forgets it.
+	// SetTag remembers what tag means; the zero digest forgets it. Lists of
+	// referrers are remembered so too, under names that no tag has.
 	SetTag(ctx context.Context, repository, tag string, digest v1.Hash, confirmed time.Time) error
 
 	// Delivered remembers that repository's upstream delivered digest, or

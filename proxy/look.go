@@ -8,19 +8,22 @@ import (
 	"math"
 	"sync"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"vidimus/policy"
+	"vidimus/verifier"
 )
 
 // looking is a view as a decision reads evidence from it: it implements
 // verifier.Registry, so that evidence is read, kept and hashed exactly as
 // everything else is. It belongs to one decision.
 //
-// A signature's tag is asked of the upstream every time, because signatures are
-// added. When the upstream cannot be asked, the signatures that it last confirmed
-// serve, however old: one that was good does not become bad by age. That there
-// are no others is then not known, so that what they do not allow is not denied
-// but undecided. The same signatures serve while the upstream is only spared; but
-// what they do not allow is worth a request.
+// A signature's tag, and what refers to a manifest, is asked of the upstream every
+// time, because signatures are added. When the upstream cannot be asked, the
+// signatures that it last confirmed serve, however old: one that was good does not
+// become bad by age. That there are no others is then not known, so that what they do
+// not allow is not denied but undecided. The same signatures serve while the upstream
+// is only spared; but what they do not allow is worth a request.
 type looking struct {
 	*view
 	insist  bool // the upstream is not spared
@@ -72,6 +75,28 @@ func (l *looking) Manifest(ctx context.Context, _, reference string) ([]byte, er
 		}
 	}
 	return nil, err
+}
+
+// Referrers implements verifier.Registry for manifests of this repository. What the
+// upstream last listed serves as the signatures of a tag do.
+func (l *looking) Referrers(ctx context.Context, _ string, digest v1.Hash) ([]v1.Descriptor, error) {
+	known := l.lastListed(ctx, digest)
+	ask := func(ctx context.Context) (listing, error) { return l.askReferrers(ctx, digest) }
+	var found listing
+	var err error
+	if len(known) == 0 {
+		found, err = ask(ctx)
+	} else {
+		found, err = briefly(ctx, l.view, listingName(digest), l.insist, ask)
+		if err != nil && mayServeStale(err) {
+			l.had(err)
+			return known, nil
+		}
+	}
+	if err == nil && found.cut {
+		err = verifier.ErrMore
+	}
+	return found.referrers, err
 }
 
 func (l *looking) had(unasked error) {

@@ -231,7 +231,7 @@ func slow(t *testing.T, image lying.Content, f func(t *testing.T, o *origin, get
 			t.Fatal(err)
 		}
 		p, err := proxy.New(proxy.Config{Store: held, Index: held, Recorder: &records{}}, &proxy.Revision{
-			ID: "one", Gate: policy.NewEvaluator(set, verifier.Tags(), policy.Options{}), TagTTL: 30 * time.Second, MaxStale: time.Hour,
+			ID: "one", Gate: policy.NewEvaluator(set, verifier.Sources(), policy.Options{}), TagTTL: 30 * time.Second, MaxStale: time.Hour,
 			Upstreams: map[string]proxy.Registered{"ghcr.io": {Upstream: o}},
 		})
 		if err != nil {

@@ -116,25 +116,35 @@ func mayServeStale(err error) bool {
 
 // askBriefly is askTag for who can be answered with what is known as well.
 func (v *view) askBriefly(ctx context.Context, tag string, d demand) (*manifest, error) {
-	now := v.proxy.now()
-	last, doubted := v.doubts.get(v.tagKey(tag))
-	switch {
-	case doubted && now.Before(last.until) && !d.insist:
-		return nil, fmt.Errorf("%w: %w", errSpared, last.err)
-	case !d.insist && v.registered.Scarce != nil && v.registered.Scarce():
-		return nil, errScarce
-	case doubted && !mayServeStale(last.err):
+	return briefly(ctx, v, tag, d.insist, func(ctx context.Context) (*manifest, error) {
 		return v.askTag(ctx, tag, d.maxAge)
+	})
+}
+
+// briefly asks the upstream about what goes by name for who can be answered with
+// what is known as well: unless it is to be spared, and no longer than askPatience.
+// ask keeps the doubt about name.
+func briefly[T any](ctx context.Context, v *view, name string, insist bool, ask func(context.Context) (T, error)) (T, error) {
+	var zero T
+	now := v.proxy.now()
+	last, doubted := v.doubts.get(v.tagKey(name))
+	switch {
+	case doubted && now.Before(last.until) && !insist:
+		return zero, fmt.Errorf("%w: %w", errSpared, last.err)
+	case !insist && v.registered.Scarce != nil && v.registered.Scarce():
+		return zero, errScarce
+	case doubted && !mayServeStale(last.err):
+		return ask(ctx)
 	case doubted:
-		v.doubts.add(v.tagKey(tag), tagDoubt{last.err, now.Add(askPause)}) // this one tries
+		v.doubts.add(v.tagKey(name), tagDoubt{last.err, now.Add(askPause)}) // this one tries
 	}
 	brief, cancel := context.WithTimeoutCause(ctx, askPatience, errSlow)
 	defer cancel()
-	m, err := v.askTag(brief, tag, d.maxAge)
+	answer, err := ask(brief)
 	if errors.Is(err, errSlow) {
-		v.doubtTag(tag, err)
+		v.doubtTag(name, err)
 	}
-	return m, err
+	return answer, err
 }
 
 // askTag asks the upstream what tag names, once for all who ask at the same time

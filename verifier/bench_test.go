@@ -10,7 +10,7 @@ import (
 
 // BenchmarkVerify measures a call without the network: one signature that
 // satisfies, over a payload that is predicted, and one by each other kind of key
-// over one that is fetched; and 64 by a stranger.
+// over one that is fetched; one in a bundle; and 64 by a stranger.
 func BenchmarkVerify(b *testing.B) {
 	p256 := newECDSA(b, elliptic.P256())
 	for _, tt := range []struct {
@@ -33,6 +33,12 @@ func BenchmarkVerify(b *testing.B) {
 			run(b, r, tt.subject, authority(b, "release", tt.key), true)
 		})
 	}
+	b.Run("one/P-256/bundle", func(b *testing.B) {
+		r := newRegistry()
+		data := encode(b, bundle(b, p256, crypto.SHA256, statement(subject.Digest, predicateSign)))
+		r.listed = append(r.listed, r.artifact(b, bundleType, data))
+		run(b, r, subject, authority(b, "release", p256), true)
+	})
 	for _, tt := range []struct {
 		name     string
 		subject  verifier.Subject
@@ -62,7 +68,7 @@ func run(b *testing.B, r *registry, s verifier.Subject, a verifier.Authority, ve
 	b.ReportAllocs()
 	for b.Loop() {
 		r.forget()
-		report := verifier.Verify(b.Context(), r, s, []verifier.Authority{a}, verifier.Tags(), anyVerified)
+		report := verifier.Verify(b.Context(), r, s, []verifier.Authority{a}, verifier.Sources(), anyVerified)
 		if anyVerified(report.Evidence) != verified || len(report.Failures) > 0 {
 			b.Fatalf("report %+v", report)
 		}

@@ -9,8 +9,23 @@ import (
 	"vidimus/verifier/envelope"
 )
 
-// FormSimpleSigning is the Form of a cosign signature in a signature tag.
-const FormSimpleSigning = "simple-signing"
+// Forms of evidence. They are wire format.
+const (
+	// FormSimpleSigning is a cosign signature over a payload of its own: in a
+	// signature tag, or in a referrer (cosign's experimental oci-1-1 mode).
+	FormSimpleSigning = "simple-signing"
+	// FormBundleDSSE is a sigstore bundle over an in-toto statement: when it is
+	// verified, a signature of an image, as cosign v3 makes it; when it is not, it
+	// is not known whether it is not an attestation.
+	FormBundleDSSE = "bundle-dsse"
+	// FormBundleMessage is a sigstore bundle over the manifest itself.
+	FormBundleMessage = "bundle-message"
+	// FormBundle is a sigstore bundle that cannot be read.
+	FormBundle = "bundle"
+	// FormAttestation is a sigstore bundle over an in-toto statement that a trusted
+	// key has signed and that is no signature: it tells something about the image.
+	FormAttestation = "attestation"
+)
 
 // Reasons for which evidence is rejected. They are wire format.
 const (
@@ -34,15 +49,20 @@ type Evidence struct {
 	authorities    []string
 	claimedName    string
 	annotations    map[string]any
+	predicateType  string
 }
 
-// Form returns what kind of evidence it is: FormSimpleSigning.
+// Form returns what kind of evidence it is: one of the Form constants.
 func (e Evidence) Form() string { return e.form }
 
-// Source returns where it was found: the tag.
+// IsSignature reports whether it is, or may be, a signature of the image. An
+// attestation is none, whoever made it.
+func (e Evidence) IsSignature() bool { return e.form != FormAttestation }
+
+// Source returns where it was found: the tag, or "referrer" and its digest.
 func (e Evidence) Source() string { return e.source }
 
-// Digest returns the digest of the payload blob; of the manifest when that is
+// Digest returns the digest of the payload or bundle; of the manifest when that is
 // what is wrong; the zero Hash when even the digest is malformed.
 func (e Evidence) Digest() v1.Hash { return e.digest }
 
@@ -75,6 +95,10 @@ func (e Evidence) Annotations() map[string]any {
 	return envelope.CopyAnnotations(e.annotations)
 }
 
+// PredicateType returns what kind of statement an attestation makes: the in-toto
+// predicate type. It is empty for a signature.
+func (e Evidence) PredicateType() string { return e.predicateType }
+
 // MarshalJSON implements json.Marshaler, for records of decisions.
 func (e Evidence) MarshalJSON() ([]byte, error) {
 	digest := ""
@@ -82,17 +106,18 @@ func (e Evidence) MarshalJSON() ([]byte, error) {
 		digest = e.digest.String()
 	}
 	return json.Marshal(struct {
-		Form        string         `json:"form"`
-		Source      string         `json:"source"`
-		Digest      string         `json:"digest,omitempty"`
-		Verified    bool           `json:"verified"`
-		Reason      string         `json:"reason,omitempty"`
-		Detail      string         `json:"detail,omitempty"`
-		KeyID       string         `json:"keyID,omitempty"`
-		Authorities []string       `json:"authorities,omitempty"`
-		ClaimedName string         `json:"claimedName,omitempty"`
-		Annotations map[string]any `json:"annotations,omitempty"`
-	}{e.form, e.source, digest, e.verified, e.reason, e.detail, e.keyID, e.authorities, e.claimedName, e.annotations})
+		Form          string         `json:"form"`
+		Source        string         `json:"source"`
+		Digest        string         `json:"digest,omitempty"`
+		Verified      bool           `json:"verified"`
+		Reason        string         `json:"reason,omitempty"`
+		Detail        string         `json:"detail,omitempty"`
+		KeyID         string         `json:"keyID,omitempty"`
+		Authorities   []string       `json:"authorities,omitempty"`
+		ClaimedName   string         `json:"claimedName,omitempty"`
+		Annotations   map[string]any `json:"annotations,omitempty"`
+		PredicateType string         `json:"predicateType,omitempty"`
+	}{e.form, e.source, digest, e.verified, e.reason, e.detail, e.keyID, e.authorities, e.claimedName, e.annotations, e.predicateType})
 }
 
 // rejected returns e with why it does not count.

@@ -51,6 +51,8 @@ type registry struct {
 	manifests map[string][]byte  // by tag
 	blobs     map[v1.Hash][]byte // by digest
 	errs      map[string]error   // by tag or digest: what it answers instead
+	listed    []v1.Descriptor    // by the referrers API, of which nil means that there is none
+	listErr   error              // what it answers besides
 	// called, when not nil, before an answer
 	onManifest func(ctx context.Context, reference string)
 	onBlob     func(ctx context.Context, digest v1.Hash)
@@ -105,6 +107,22 @@ func (r *registry) Manifest(ctx context.Context, repo, reference string) ([]byte
 		return nil, fmt.Errorf("manifest %s: %w", reference, fs.ErrNotExist)
 	}
 	return manifest, nil
+}
+
+func (r *registry) Referrers(ctx context.Context, repo string, digest v1.Hash) ([]v1.Descriptor, error) {
+	r.note("referrers")
+	if r.onManifest != nil {
+		r.onManifest(ctx, "referrers")
+	}
+	switch err := ctx.Err(); {
+	case err != nil:
+		return nil, err
+	case r.listErr != nil:
+		return r.listed, r.listErr
+	case r.listed == nil || repo != repository || digest != subject.Digest:
+		return nil, fmt.Errorf("referrers of %s: %w", digest, fs.ErrNotExist)
+	}
+	return r.listed, nil
 }
 
 func (r *registry) Blob(ctx context.Context, repo string, desc v1.Descriptor) ([]byte, error) {

@@ -20,6 +20,9 @@ const (
 	MaxSignatures = 64
 	// MaxReferrers is how many referrers of one subject are opened.
 	MaxReferrers = 64
+	// MaxListSize is how many bytes of a list of referrers are read, its pages
+	// together.
+	MaxListSize = 8 << 20
 	// MaxIndexDepth is how deep indexes may nest.
 	MaxIndexDepth = 3
 	// MaxChildren is how many manifests one index may list.
@@ -45,6 +48,17 @@ const (
 	// maxKept is up to what size a payload is kept until the end of the call,
 	// for another signature over the same bytes. Real ones have some 250 bytes.
 	maxKept = 8 << 10
+	// maxOpened is how many referrers are opened at once, and maxReferrer up to what
+	// size one is read for what it has: a bundle's has 900 bytes. maxOpenedBytes is
+	// after how many bytes of them no more are opened, whatever their lists said.
+	maxOpened      = 4
+	maxReferrer    = 1 << 20
+	maxOpenedBytes = 8 << 20
+	// patience is how long the fallback tag is not asked for while other sources are
+	// at work, for what they find may suffice.
+	patience = time.Second
+	// maxListed is how many descriptors of a list of referrers are looked at.
+	maxListed = 16 * MaxReferrers
 	// maxNames is how many of a subject's names payloads are predicted for.
 	maxNames = 64
 )

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // allowance is how much may still be tried.
@@ -30,10 +32,11 @@ type search struct {
 	window int       // how many candidates are gathered before their payloads are fetched
 	left   allowance // what it may try
 
-	granted chan allowance // what it waits for in ask
+	granted chan allowance // what it waits for in ask and pause
 
 	// Guarded by verification.mu.
 	waiting  bool  // in ask, for its part is used up
+	paused   bool  // in pause
 	wants    int64 // bytes of the payload that it is waiting to fetch
 	ended    bool
 	evidence []Evidence
@@ -50,11 +53,19 @@ func newSearch(v *verification, source Source) *search {
 	}
 }
 
-// share gives each search its part. A manifest for each source is set aside, so
-// that payloads alone never exhaust what a decision may read.
+// share gives each search its part. What the sources may read to find anything, a
+// manifest each unless they say more, is set aside, so that payloads never exhaust
+// what a decision may read.
 func (v *verification) share() {
 	n := len(v.searches)
-	v.pool = allowance{MaxSignatures, max(0, DecisionBytes-int64(n)*MaxManifestSize)}
+	v.pool = allowance{MaxSignatures, DecisionBytes}
+	for _, s := range v.searches {
+		aside := int64(MaxManifestSize)
+		if r, ok := s.source.(referrers); ok {
+			aside = r.reads()
+		}
+		v.pool.bytes = max(0, v.pool.bytes-aside)
+	}
 	part := allowance{v.pool.signatures / n, v.pool.bytes / int64(n)}
 	for _, s := range v.searches {
 		s.left = part
@@ -67,9 +78,20 @@ func (s *search) run(ctx context.Context) {
 	defer s.end()
 	err := s.source.Find(ctx, s.registry, s.subject, func(c Candidate) bool { return s.take(ctx, c) })
 	s.flush(ctx)
-	if err != nil {
+	switch err {
+	case nil:
+	case ErrMore:
+		s.cut()
+	default:
 		s.fail(err)
 	}
+}
+
+// cut notes that there is more than s may look at.
+func (s *search) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tooMany = s.tooMany || !s.done
 }
 
 // end is deferred by run.
@@ -82,7 +104,7 @@ func (s *search) end() {
 		s.finish()
 	}
 	s.ended = true
-	if !s.waiting {
+	if !s.waiting && !s.paused {
 		s.rest()
 	}
 }
@@ -97,11 +119,18 @@ func (s *search) rest() {
 	}
 }
 
-// allot gives all that is left to the first search whose wants it covers. When
-// there is none, all is done that may be. It is called with v.mu held.
+// allot lets a search that has paused go on with its own part. When there is none it
+// gives all that is left to the first one whose wants it covers. When there is none,
+// all is done that may be. It is called with v.mu held.
 func (v *verification) allot() {
 	if v.done {
 		return
+	}
+	for _, s := range v.searches {
+		if s.paused {
+			s.resume()
+			return
+		}
 	}
 	for _, s := range v.searches {
 		if !s.waiting {
@@ -121,6 +150,8 @@ func (v *verification) allot() {
 
 // identity is what makes two candidates one piece of work.
 type identity struct {
+	form             string
+	mediaType        types.MediaType
 	digest           v1.Hash
 	size             int64
 	signature, fault string
@@ -130,10 +161,13 @@ type identity struct {
 // lest more be fetched than is needed, and then tries them. It reports whether
 // more are wanted.
 func (s *search) take(ctx context.Context, c Candidate) bool {
+	if c.patience > 0 {
+		return s.flush(ctx) && s.pause(ctx, c.patience)
+	}
 	if s.readable(c) {
 		s.found()
 	}
-	if id := (identity{c.blob.Digest, c.blob.Size, string(c.signature), c.fault}); !s.seen[id] {
+	if id := (identity{c.form, c.blob.MediaType, c.blob.Digest, c.blob.Size, string(c.signature), c.fault}); !s.seen[id] {
 		cost := s.cost(c)
 		if !s.left.covers(cost) && !(s.flush(ctx) && s.ask(ctx, cost)) {
 			return false
@@ -173,6 +207,41 @@ func (s *search) ask(ctx context.Context, cost int64) bool {
 		s.fail(ctx.Err())
 		return false
 	}
+}
+
+// pause waits until no other search is at work, though no longer than patience, and
+// reports whether s may go on. Its part stays its own.
+func (s *search) pause(ctx context.Context, patience time.Duration) bool {
+	s.mu.Lock()
+	s.paused = true
+	if s.running--; s.running == 0 {
+		s.allot()
+	}
+	s.mu.Unlock()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-s.granted:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+		s.fail(ctx.Err())
+		return false
+	}
+	s.mu.Lock()
+	if s.paused {
+		s.resume()
+	}
+	s.mu.Unlock()
+	<-s.granted
+	return true
+}
+
+// resume ends a pause. It is called with mu held.
+func (s *search) resume() {
+	s.paused = false
+	s.running++
+	s.granted <- allowance{} // there is room for one
 }
 
 // flush tries what was gathered, in its order, until the evidence satisfies. It
@@ -251,16 +320,26 @@ func (s *search) fetch(ctx context.Context, batch []Candidate) []payload {
 		payloads[missing[0]] = s.fetchOnce(ctx, batch[missing[0]].blob)
 		return payloads
 	}
+	together(len(missing), func(n int) {
+		i := missing[n]
+		payloads[i] = s.fetchOnce(ctx, batch[i].blob)
+	})
+	return payloads
+}
+
+// together calls f at the same time with each number below n, and returns when all
+// have ended. A panic in one of them reaches the caller.
+func together(n int, f func(i int)) {
 	var running sync.WaitGroup
-	panics := make([]*Panic, len(missing))
-	for n, i := range missing {
+	panics := make([]*Panic, n)
+	for i := range n {
 		running.Go(func() {
 			defer func() {
 				if value := recover(); value != nil {
-					panics[n] = newPanic(value)
+					panics[i] = newPanic(value)
 				}
 			}()
-			payloads[i] = s.fetchOnce(ctx, batch[i].blob)
+			f(i)
 		})
 	}
 	running.Wait()
@@ -269,7 +348,6 @@ func (s *search) fetch(ctx context.Context, batch []Candidate) []payload {
 			panic(p)
 		}
 	}
-	return payloads
 }
 
 // fetchOnce fetches a blob, once for all who ask for it in one call of Verify,

@@ -54,38 +54,63 @@ func (suffix tag) Find(ctx context.Context, registry Registry, subject Subject, 
 // yieldSignatures yields the signatures in the manifest that tag names, in its
 // order.
 func yieldSignatures(tag string, manifest []byte, yield func(Candidate) bool) {
-	layers, err := signatureLayers(manifest)
-	if err != nil {
-		yield(Candidate{
-			origin: tag,
-			blob:   v1.Descriptor{Digest: hashOf(manifest)},
-			fault:  fmt.Sprintf("%s is no signature image: %v", tag, err),
-		})
-		return
-	}
-	// Each candidate waits for the next, to know whether there is one.
+	inOrder(signatures(tag, manifest, simpleSigning), yield)
+}
+
+// inOrder yields candidates, each with whether another one follows, and reports
+// whether more are wanted. Each waits for the next, to know whether there is one.
+func inOrder(all iter.Seq[Candidate], yield func(Candidate) bool) bool {
 	var waiting *Candidate
-	for c := range candidates(layers) {
-		c.origin = tag
-		if c.fault != "" {
-			c.fault = tag + ": " + c.fault
-		}
+	for c := range all {
 		if waiting != nil {
 			waiting.more = true
 			if !yield(*waiting) {
-				return
+				return false
 			}
 		}
 		waiting = &c
 	}
-	if waiting != nil {
-		yield(*waiting)
+	return waiting == nil || yield(*waiting)
+}
+
+// signatures are the candidates in the layers of a signature image, which is called
+// so; form is that of a layer of a media type, empty for a layer that is no business
+// of ours.
+func signatures(called string, manifest []byte, form func(mediaType string) string) iter.Seq[Candidate] {
+	return func(yield func(Candidate) bool) {
+		layers, err := signatureLayers(manifest)
+		if err != nil {
+			yield(Candidate{
+				form:   form(envelope.MediaTypeSimpleSigning),
+				origin: called,
+				blob:   v1.Descriptor{Digest: hashOf(manifest)},
+				fault:  fmt.Sprintf("%s is no signature image: %v", called, err),
+			})
+			return
+		}
+		for c := range candidates(layers, form) {
+			c.origin = called
+			if c.fault != "" {
+				c.fault = called + ": " + c.fault
+			}
+			if !yield(c) {
+				return
+			}
+		}
 	}
+}
+
+// simpleSigning is the form of the layers of a signature tag.
+func simpleSigning(mediaType string) string {
+	if mediaType == envelope.MediaTypeSimpleSigning {
+		return FormSimpleSigning
+	}
+	return ""
 }
 
 // candidates decodes a list of layers, one at a time, so that a manifest with
 // room for a million costs no more memory than its bytes.
-func candidates(layers json.RawMessage) iter.Seq[Candidate] {
+func candidates(layers json.RawMessage, form func(mediaType string) string) iter.Seq[Candidate] {
 	return func(yield func(Candidate) bool) {
 		decoder := json.NewDecoder(bytes.NewReader(layers))
 		if _, err := decoder.Token(); err != nil {
@@ -93,14 +118,14 @@ func candidates(layers json.RawMessage) iter.Seq[Candidate] {
 		}
 		for i := 0; decoder.More(); i++ {
 			if i == maxLayers {
-				yield(Candidate{fault: fmt.Sprintf("it has more than %d layers, of which the others are not read", maxLayers)})
+				yield(Candidate{form: FormSimpleSigning, fault: fmt.Sprintf("it has more than %d layers, of which the others are not read", maxLayers)})
 				return
 			}
 			var layer json.RawMessage
 			if err := decoder.Decode(&layer); err != nil {
 				return // not reached: the JSON has been checked
 			}
-			c, ok := readLayer(layer)
+			c, ok := readLayer(layer, form)
 			if c.fault != "" {
 				c.fault = fmt.Sprintf("layer %d %s", i, c.fault)
 			}
@@ -114,6 +139,22 @@ func candidates(layers json.RawMessage) iter.Seq[Candidate] {
 // signatureLayers returns the layers of an image manifest, a JSON list. The
 // bytes alone say what the manifest is.
 func signatureLayers(manifest []byte) (json.RawMessage, error) {
+	members, err := manifestMembers(manifest, types.MediaType.IsImage, "an image manifest's")
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := members["manifests"]; ok {
+		return nil, errors.New("it is an index, or both an index and an image")
+	}
+	if layers := members["layers"]; len(layers) > 0 && layers[0] == '[' {
+		return layers, nil
+	}
+	return nil, errors.New("it has no list of layers")
+}
+
+// manifestMembers returns the members of a manifest whose media type, when it says
+// one, is of a kind.
+func manifestMembers(manifest []byte, isKind func(types.MediaType) bool, kind string) (map[string]json.RawMessage, error) {
 	if len(manifest) > MaxManifestSize {
 		return nil, fmt.Errorf("more than %d bytes", MaxManifestSize)
 	}
@@ -129,38 +170,34 @@ func signatureLayers(manifest []byte) (json.RawMessage, error) {
 	}
 	if raw, ok := members["mediaType"]; ok {
 		var mediaType types.MediaType
-		if err := json.Unmarshal(raw, &mediaType); err != nil || !mediaType.IsImage() {
-			return nil, fmt.Errorf("mediaType %s is not an image manifest's", shorten(string(raw)))
+		if err := json.Unmarshal(raw, &mediaType); err != nil || !isKind(mediaType) {
+			return nil, fmt.Errorf("mediaType %s is not %s", shorten(string(raw)), kind)
 		}
 	}
-	if _, ok := members["manifests"]; ok {
-		return nil, errors.New("it is an index, or both an index and an image")
-	}
-	if layers := members["layers"]; len(layers) > 0 && layers[0] == '[' {
-		return layers, nil
-	}
-	return nil, errors.New("it has no list of layers")
+	return members, nil
 }
 
 // readLayer returns the candidate that a layer holds, or false for a layer of
 // another media type, which is no business of ours.
-func readLayer(layer json.RawMessage) (Candidate, bool) {
+func readLayer(layer json.RawMessage, form func(mediaType string) string) (Candidate, bool) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(layer, &members); err != nil || members == nil {
-		return Candidate{fault: "is not a JSON object"}, true
+		return Candidate{form: FormSimpleSigning, fault: "is not a JSON object"}, true
 	}
 	var mediaType string
-	if err := json.Unmarshal(members["mediaType"], &mediaType); err != nil || mediaType != envelope.MediaTypeSimpleSigning {
+	if err := json.Unmarshal(members["mediaType"], &mediaType); err != nil || form(mediaType) == "" {
 		return Candidate{}, false
 	}
-	var c Candidate
-	c.fault = c.read(members)
+	c := Candidate{form: form(mediaType), blob: v1.Descriptor{MediaType: types.MediaType(mediaType)}}
+	if c.fault = c.readBlob(members); c.fault == "" && c.form == FormSimpleSigning {
+		c.fault = c.readSignature(members)
+	}
 	return c, true
 }
 
-// read fills c from the members of a descriptor, by their exact names, and
+// readBlob fills c's blob from the members of a descriptor, by their exact names, and
 // returns what is wrong with it.
-func (c *Candidate) read(members map[string]json.RawMessage) (fault string) {
+func (c *Candidate) readBlob(members map[string]json.RawMessage) (fault string) {
 	var digest string
 	if err := json.Unmarshal(members["digest"], &digest); err != nil {
 		return "has no digest"
@@ -169,13 +206,18 @@ func (c *Candidate) read(members map[string]json.RawMessage) (fault string) {
 	if err != nil || hash.Algorithm != "sha256" {
 		return fmt.Sprintf("has the digest %s, which is not sha256", shorten(digest))
 	}
-	c.blob = v1.Descriptor{MediaType: envelope.MediaTypeSimpleSigning, Digest: hash}
+	c.blob.Digest = hash
 	if err := json.Unmarshal(members["size"], &c.blob.Size); err != nil || c.blob.Size <= 0 {
 		return "declares no size that a payload can have"
 	}
 	if c.blob.Size > MaxPayloadSize {
 		return fmt.Sprintf("declares %d bytes, of which at most %d are read", c.blob.Size, MaxPayloadSize)
 	}
+	return ""
+}
+
+// readSignature fills c's signature from the annotations of its layer.
+func (c *Candidate) readSignature(members map[string]json.RawMessage) (fault string) {
 	var annotations map[string]json.RawMessage
 	var encoded string
 	if json.Unmarshal(members["annotations"], &annotations) != nil || json.Unmarshal(annotations[signatureAnnotation], &encoded) != nil {
@@ -184,6 +226,7 @@ func (c *Candidate) read(members map[string]json.RawMessage) (fault string) {
 	if base64.StdEncoding.DecodedLen(len(encoded)) > MaxSignatureSize {
 		return fmt.Sprintf("has a signature of more than %d bytes", MaxSignatureSize)
 	}
+	var err error
 	if c.signature, err = base64.StdEncoding.DecodeString(encoded); err != nil || len(c.signature) == 0 {
 		return "has a signature that is not base64"
 	}

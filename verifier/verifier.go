@@ -27,10 +27,19 @@
 // own form; nothing outside of this package changes. All sources are asked at
 // once: each runs in a goroutine of its own, holds no state between calls, and
 // may be called at the same time for several subjects.
+//
+// # Bundles
+//
+// A sigstore bundle counts when a key of the caller's signed it. A certificate in
+// one is not looked into: the bundle is rejected, and says so. Log entries and
+// timestamps in a bundle that a key signed are neither needed nor harmful: there is
+// no trust root that could make anything of them.
 package verifier
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -48,6 +57,12 @@ type Registry interface {
 	// in repository: at most MaxManifestSize bytes. For a digest the bytes
 	// hash to it.
 	Manifest(ctx context.Context, repository, reference string) ([]byte, error)
+
+	// Referrers returns the descriptors that the referrers API lists for digest, of
+	// whatever artifactType, in the registry's order. The error matches
+	// fs.ErrNotExist when there is no such API, and ErrMore when the list is longer
+	// than is read: what was read of it comes along then.
+	Referrers(ctx context.Context, repository string, digest v1.Hash) ([]v1.Descriptor, error)
 
 	// Blob returns the whole blob that desc describes: exactly desc.Size
 	// bytes, at most MaxPayloadSize, that hash to desc.Digest.
@@ -94,21 +109,31 @@ type Source interface {
 
 	// Find yields what it finds, in an order that depends on the registry's
 	// content alone, until yield returns false or ctx ends. It returns an error
-	// when it could not tell whether there is more; what it yielded before
-	// stands. That there is nothing is no error. yield may take long, for it
-	// fetches and checks; only the goroutine that Find was called by calls it.
+	// when it could not tell whether there is more, and ErrMore when there is and a
+	// limit keeps it from looking; what it yielded before stands. That there is
+	// nothing is no error. yield may take long, for it fetches and checks; only the
+	// goroutine that Find was called by calls it.
 	Find(ctx context.Context, registry Registry, subject Subject, yield func(Candidate) bool) error
 }
+
+// ErrMore says that there is more than is looked at.
+var ErrMore = errors.New("there is more than is looked at")
 
 // Candidate is something that may turn out to be evidence. All of it is
 // untrusted. Only the sources of this package make one.
 type Candidate struct {
-	origin    string        // where it was found: the tag
-	blob      v1.Descriptor // the payload; digest and size are well-formed unless there is a fault
-	signature []byte        // over the payload's bytes
+	form      string        // FormSimpleSigning or FormBundle
+	origin    string        // where it was found: the tag, or the referrer
+	blob      v1.Descriptor // the payload or bundle; digest and size are well-formed unless there is a fault
+	signature []byte        // over the payload's bytes; a bundle has its own
 	fault     string        // why it is rejected unread; empty for one worth reading
 
 	// more says that another candidate follows without a request, so that the
 	// payloads of both may be fetched together.
 	more bool
+
+	// patience, when not zero, says that this is no candidate: the source has looked
+	// where it is likely to find something, and lets the others end before it looks
+	// elsewhere, but waits no longer than this.
+	patience time.Duration
 }

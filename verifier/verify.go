@@ -72,9 +72,10 @@ func newPanic(value any) *Panic {
 //
 // # Requests
 //
-// Verify spends one request for each manifest that a source asks for and at most
-// one for each signature that it tries: none when the payload is one that it can
-// predict (see Subject.Names) or, of usual size, one that it has fetched before.
+// Verify spends one request for each manifest or list that a source asks for and at
+// most one for each signature that it tries: none when the payload is one that it can
+// predict (see Subject.Names) or, of usual size, one that it has fetched before. For
+// signatures over the manifest itself it asks once for that.
 // Of the payloads of a source it fetches the first alone and then eight at once.
 //
 // Verify returns when ctx ends, with a failure for each source that was at work.
@@ -98,6 +99,7 @@ func Verify(ctx context.Context, registry Registry, subject Subject, authorities
 		running:     len(sources),
 		payloads:    make(map[payloadID]func() payload),
 	}
+	v.manifest = sync.OnceValue(func() payload { return v.fetchManifest(ctx) })
 	for _, source := range sources {
 		v.searches = append(v.searches, newSearch(v, source))
 	}
@@ -173,6 +175,7 @@ type verification struct {
 	pool     allowance  // what no search has at the moment
 	all      []Evidence // as it came
 	payloads map[payloadID]func() payload
+	manifest func() payload // the subject itself
 }
 
 // finish ends the wait for searches. It is called with v.mu held.
@@ -205,7 +208,7 @@ func (v *verification) report(ctx context.Context) Report {
 // check returns what a candidate turns out to be. An error means that nobody
 // could tell.
 func (v *verification) check(c Candidate, p payload) (Evidence, error) {
-	e := Evidence{form: FormSimpleSigning, source: c.origin, digest: c.blob.Digest}
+	e := Evidence{form: c.form, source: c.origin, digest: c.blob.Digest}
 	switch {
 	case c.fault != "":
 		return e.rejected(ReasonPayloadInvalid, c.fault), nil
@@ -216,21 +219,39 @@ func (v *verification) check(c Candidate, p payload) (Evidence, error) {
 	case p.err != nil:
 		return Evidence{}, fmt.Errorf("%s: payload %s: %w", c.origin, c.blob.Digest, p.err)
 	}
-	holder, ok := v.holder(p.data, c.signature)
+	if c.form == FormBundle {
+		return v.checkBundle(e, string(c.blob.MediaType), p.data)
+	}
+	return v.checkPayload(e, p.data, c.signature), nil
+}
+
+// checkPayload checks a signature over a simple-signing payload.
+func (v *verification) checkPayload(e Evidence, data, signature []byte) Evidence {
+	holder, ok := v.holder(data, signature)
 	if !ok {
-		return e.rejected(ReasonUntrusted, fmt.Sprintf("its signature is by none of the keys asked for (%d)", len(v.keys))), nil
+		return v.byNobody(e)
 	}
 	e.keyID = holder.key.id
-	said, err := envelope.ParsePayload(p.data)
+	said, err := envelope.ParsePayload(data)
 	if err != nil {
-		return e.rejected(ReasonPayloadInvalid, err.Error()), nil
+		return e.rejected(ReasonPayloadInvalid, err.Error())
 	}
 	e.claimedName, e.annotations = said.Reference, said.Annotations
 	if said.Digest != v.subject.Digest.String() {
-		return e.rejected(ReasonDigestMismatch, fmt.Sprintf("key %.12s signed %s@%s", e.keyID, said.Reference, said.Digest)), nil
+		return e.astray(said.Digest)
 	}
 	e.verified, e.authorities = true, holder.authorities
-	return e, nil
+	return e
+}
+
+// byNobody rejects what none of the keys has signed.
+func (v *verification) byNobody(e Evidence) Evidence {
+	return e.rejected(ReasonUntrusted, fmt.Sprintf("its signature is by none of the keys asked for (%d)", len(v.keys)))
+}
+
+// astray rejects what a key has signed about the manifest of digest.
+func (e Evidence) astray(digest string) Evidence {
+	return e.rejected(ReasonDigestMismatch, fmt.Sprintf("key %.12s signed %s@%s", e.keyID, e.claimedName, digest))
 }
 
 // holder returns the first key that verifies signature over data.

@@ -55,7 +55,7 @@ func (l *loaded) build(o observers, suspended map[string]string, old *revision) 
 	if err != nil {
 		return nil, err
 	}
-	r.Gate = policy.NewEvaluator(set, verifier.Tags(), policy.Options{Observe: o.Decision})
+	r.Gate = policy.NewEvaluator(set, verifier.Sources(), policy.Options{Observe: o.Decision})
 	if err := r.connect(o, old); err != nil {
 		return nil, err
 	}

@@ -54,12 +54,12 @@ func cosignFlags() []cosignFlag {
 		}
 	}
 	off := cosignFlag{kind: boolFlag, harmless: "false"}
-	add(both, off, "k8s-keychain", "new-bundle-format", "sk")
-	add(sign, off, "tlog-upload", "use-signing-config", "issue-certificate", "record-creation-timestamp",
+	add(both, off, "k8s-keychain", "sk")
+	add(sign, off, "new-bundle-format", "tlog-upload", "use-signing-config", "issue-certificate", "record-creation-timestamp",
 		"insecure-skip-verify", "oidc-disable-ambient-providers")
-	add(verify, off, "experimental-oci11", "local-image", "use-signed-timestamps")
+	add(verify, off, "local-image", "use-signed-timestamps")
 	add(verify, cosignFlag{kind: boolFlag, harmless: "false", accepted: true},
-		"offline", "private-infrastructure", "insecure-ignore-sct", "allow-certificate-chain")
+		"new-bundle-format", "experimental-oci11", "offline", "private-infrastructure", "insecure-ignore-sct", "allow-certificate-chain")
 	add(both, cosignFlag{}, "attachment", "attachment-tag-prefix", "certificate", "certificate-chain", "output-file",
 		"payload", "registry-client-cert", "registry-client-key", "registry-password", "registry-server-name",
 		"registry-token", "registry-username", "rekor-url", "slot", "trusted-root")

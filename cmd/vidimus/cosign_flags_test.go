@@ -52,6 +52,7 @@ func TestCosignsFlagsPassOrAreRefusedByName(t *testing.T) {
 	for _, args := range [][]string{
 		{"--offline", "--private-infrastructure", "--max-workers", "3", "-d", "--check-claims=true"},
 		{"--insecure-ignore-tlog", "--new-bundle-format=false", "-t", "5s"},
+		{"--new-bundle-format", "--experimental-oci11"},
 	} {
 		var out output
 		if _, err := out.execute(t.Context(), newVerifyCommand(), nil, append(args, "--key", "missing.key", "reg.test/a:b")...); err == nil || !strings.Contains(err.Error(), "missing.key") {

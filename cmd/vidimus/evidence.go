@@ -20,6 +20,7 @@ type piece struct {
 	Authorities []string       `json:"authorities"`
 	ClaimedName string         `json:"claimedName"`
 	Annotations map[string]any `json:"annotations"`
+	Predicate   string         `json:"predicateType"`
 }
 
 // parseEvidence reads a list of evidence; nothing is an empty list.
@@ -69,6 +70,9 @@ func (p piece) String() string {
 		fmt.Fprintf(&b, "verified: %s", p.Form)
 	} else {
 		fmt.Fprintf(&b, "rejected (%s): %s", p.Reason, p.Form)
+	}
+	if p.Predicate != "" {
+		fmt.Fprintf(&b, " of %s", p.Predicate)
 	}
 	if len(p.Authorities) > 0 {
 		fmt.Fprintf(&b, " by %s", strings.Join(p.Authorities, ", "))

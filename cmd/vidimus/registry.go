@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -130,14 +132,14 @@ type registryRepository struct {
 	repository string
 }
 
-// Manifest implements verifier.Registry. Signatures are found by tag.
+// Manifest implements verifier.Registry. Signatures are found by tag; by digest there
+// are referrers, and the image itself.
 func (d direct) Manifest(ctx context.Context, _, reference string) ([]byte, error) {
-	from := d.evidence
 	byDigest := strings.Contains(reference, ":")
-	if byDigest {
-		from = d.image
+	content, _, _, err := d.evidence.client.Manifest(ctx, d.evidence.repository, reference, v1.Hash{})
+	if byDigest && d.evidence != d.image && errors.Is(err, fs.ErrNotExist) {
+		content, _, _, err = d.image.client.Manifest(ctx, d.image.repository, reference, v1.Hash{})
 	}
-	content, _, _, err := from.client.Manifest(ctx, from.repository, reference, v1.Hash{})
 	if err != nil {
 		return nil, err
 	}
@@ -148,6 +150,15 @@ func (d direct) Manifest(ctx context.Context, _, reference string) ([]byte, erro
 		return nil, fmt.Errorf("manifest %s: the registry sent bytes that hash to %s", reference, got)
 	}
 	return content, nil
+}
+
+// Referrers implements verifier.Registry.
+func (d direct) Referrers(ctx context.Context, _ string, digest v1.Hash) ([]v1.Descriptor, error) {
+	listed, err := d.evidence.client.Referrers(ctx, d.evidence.repository, digest, "")
+	if err != nil && len(listed) > 0 {
+		return listed, verifier.ErrMore
+	}
+	return listed, err
 }
 
 // Blob implements verifier.Registry.

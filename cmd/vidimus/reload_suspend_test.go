@@ -69,6 +69,10 @@ func (s strangers) Manifest(_ context.Context, _, reference string) ([]byte, err
 			"annotations": {"dev.cosignproject.cosign/signature": "c3RyYW5nZXI="}}]}`, digest, size), nil
 }
 
+func (s strangers) Referrers(context.Context, string, v1.Hash) ([]v1.Descriptor, error) {
+	return nil, fs.ErrNotExist
+}
+
 func (s strangers) Blob(context.Context, string, v1.Descriptor) ([]byte, error) {
 	return s.payload, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -187,7 +188,7 @@ func keyEvaluator(called string, key verifier.Key, annotations map[string]string
 	if err != nil {
 		return nil, err
 	}
-	return policy.NewEvaluator(set, verifier.Tags(), policy.Options{}), nil
+	return policy.NewEvaluator(set, verifier.Sources(), policy.Options{}), nil
 }
 
 // loadPublicKey reads what --key names: a file, env://NAME, or the key itself
@@ -238,12 +239,10 @@ func printVerified(cmd *cobra.Command, output, image string, d policy.Decision, 
 	fmt.Fprintln(heading, "  - The signatures were verified against the specified public key")
 	var payloads []json.RawMessage
 	for _, e := range d.Evidence {
-		if !e.Verified() {
+		if !e.Verified() || !e.IsSignature() {
 			continue
 		}
-		payload, err := envelope.EncodePayload(envelope.Payload{
-			Reference: e.ClaimedName(), Digest: d.Subject.Digest.String(), Annotations: e.Annotations(),
-		})
+		payload, err := payloadOf(e, image, d.Subject.Digest)
 		if err != nil {
 			return err
 		}
@@ -264,6 +263,37 @@ func printVerified(cmd *cobra.Command, output, image string, d policy.Decision, 
 	}
 	_, err = fmt.Fprintf(out, "\n%s\n", encoded)
 	return err
+}
+
+// payloadOf is what was signed in the shape of a simple-signing payload. A bundle has
+// none: it is shown as cosign does, with the type of its statement, and the name that
+// was asked for where none is claimed.
+func payloadOf(e verifier.Evidence, image string, digest v1.Hash) (json.RawMessage, error) {
+	if e.Form() == verifier.FormSimpleSigning {
+		return envelope.EncodePayload(envelope.Payload{
+			Reference: e.ClaimedName(), Digest: digest.String(), Annotations: e.Annotations(),
+		})
+	}
+	var shown struct {
+		Critical struct {
+			Identity struct {
+				Reference string `json:"docker-reference"`
+			} `json:"identity"`
+			Image struct {
+				Digest string `json:"docker-manifest-digest"`
+			} `json:"image"`
+			Type string `json:"type"`
+		} `json:"critical"`
+		Optional map[string]any `json:"optional"`
+	}
+	shown.Critical.Identity.Reference = cmp.Or(e.ClaimedName(), image)
+	shown.Critical.Image.Digest = digest.String()
+	shown.Critical.Type = envelope.PredicateCosignSign
+	shown.Optional = e.Annotations()
+	if shown.Optional == nil {
+		shown.Optional = map[string]any{}
+	}
+	return json.Marshal(shown)
 }
 
 // parseAnnotations reads -a flags.

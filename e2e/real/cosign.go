@@ -25,10 +25,15 @@ func NewCosign(tb testing.TB, major int) *Cosign {
 // Run runs cosign in dir.
 func (c *Cosign) Run(tb testing.TB, dir string, args ...string) Result {
 	tb.Helper()
-	return Run(tb, Command{Path: c.path, Args: args, Dir: dir, Env: []string{
-		"HOME=" + c.home, "DOCKER_CONFIG=" + c.home, "TUF_ROOT=" + c.home,
-		"COSIGN_PASSWORD=" + Password, "HTTPS_PROXY=http://127.0.0.1:9", // discards
-	}})
+	return c.runWith(tb, dir, nil, args...)
+}
+
+func (c *Cosign) runWith(tb testing.TB, dir string, env []string, args ...string) Result {
+	tb.Helper()
+	return Run(tb, Command{Path: c.path, Args: args, Dir: dir, Env: append(env,
+		"HOME="+c.home, "DOCKER_CONFIG="+c.home, "TUF_ROOT="+c.home,
+		"COSIGN_PASSWORD="+Password, "HTTPS_PROXY=http://127.0.0.1:9", // discards
+	)})
 }
 
 // Sign signs as older versions did by default: a signature tag and no log.
@@ -39,6 +44,29 @@ func (c *Cosign) Sign(tb testing.TB, key, image string, args ...string) Result {
 		all = append(all, "--new-bundle-format=false", "--use-signing-config=false")
 	}
 	return c.Run(tb, "", append(append(all, args...), image)...)
+}
+
+// SignBundle signs as version 3 does by default, into a bundle, but without a log: the
+// public one is not to be reached.
+func (c *Cosign) SignBundle(tb testing.TB, key, image string, args ...string) Result {
+	tb.Helper()
+	all := []string{"sign", "--key", key, "--tlog-upload=false", "--use-signing-config=false", "--yes"}
+	return c.Run(tb, "", append(append(all, args...), image)...)
+}
+
+// SignReferrer signs as version 2 does in its experimental oci-1-1 mode: into a signature
+// image with a subject.
+func (c *Cosign) SignReferrer(tb testing.TB, key, image string) Result {
+	tb.Helper()
+	return c.runWith(tb, "", []string{"COSIGN_EXPERIMENTAL=1"},
+		"sign", "--key", key, "--tlog-upload=false", "--yes", "--registry-referrers-mode", "oci-1-1", image)
+}
+
+// Attest makes an attestation of a predicate type as SignBundle signs.
+func (c *Cosign) Attest(tb testing.TB, key, image, predicateType, predicate string) Result {
+	tb.Helper()
+	return c.Run(tb, "", "attest", "--key", key, "--tlog-upload=false", "--use-signing-config=false", "--yes",
+		"--type", predicateType, "--predicate", predicate, image)
 }
 
 // Verify verifies with a public key and without a log.

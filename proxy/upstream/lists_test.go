@@ -320,6 +320,18 @@ func TestReferrers(t *testing.T) {
 			t.Errorf("bytes: got %v, %v", got, err)
 		}
 	})
+	t.Run("no page is read after more bytes than one may have", func(t *testing.T) {
+		page := func(rw http.ResponseWriter, r *http.Request) {
+			n, _ := strconv.Atoi(r.URL.Query().Get("p"))
+			rw.Header().Set("Link", fmt.Sprintf(`<?p=%d>; rel="next"`, n+1))
+			index(indexType, a+strings.Repeat(" ", 1000))(rw, r)
+		}
+		h, c := plainRegistry(t, page, func(config *Config) { config.Limits.Page = 1500 })
+		got, err := c.Referrers(t.Context(), "acme/web", subject, "")
+		if digests(got) != "aa" || kindOf(err) != KindMismatch || !strings.HasSuffix(h.last().line, "?p=1") {
+			t.Errorf("got %v, %v after %s", got, err, h.last().line)
+		}
+	})
 	t.Run("a page of empty descriptors takes bounded memory", func(t *testing.T) {
 		bomb := strings.Repeat("{},", 1<<20) + "{}"
 		_, c := plainRegistry(t, index(indexType, bomb), nil)

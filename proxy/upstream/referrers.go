@@ -23,8 +23,8 @@ const indexType = "application/vnd.oci.image.index.v1+json"
 // then: it answers 404, 400, 405 or 406 to the first page.
 //
 // A list beyond Limits.Referrers, Limits.Pages or, all together, Limits.Page is cut there, and returned
-// together with a KindMismatch error. A descriptor whose digest is not one is
-// left out.
+// together with a KindMismatch error; no page is read after more bytes than that.
+// A descriptor whose digest is not one is left out.
 func (c *Client) Referrers(ctx context.Context, repository string, digest v1.Hash, artifactType string) ([]v1.Descriptor, error) {
 	if err := checkRepository(repository); err != nil {
 		return nil, err
@@ -39,10 +39,17 @@ func (c *Client) Referrers(ctx context.Context, repository string, digest v1.Has
 	ctx, cancel := context.WithTimeout(ctx, c.timeouts.Whole)
 	defer cancel()
 	list := referrers{artifactType: artifactType, limit: c.limits.Referrers, room: c.limits.Page}
-	pages := 0
-	err := c.pages(ctx, q, func(body []byte, header http.Header, _ string) (bool, error) {
+	pages, read := 0, int64(0)
+	err := c.pages(ctx, q, func(body []byte, header http.Header, next string) (bool, error) {
 		pages++
-		return false, list.add(body, header)
+		read += int64(len(body))
+		if err := list.add(body, header); err != nil {
+			return false, err
+		}
+		if next != "" && read > c.limits.Page {
+			return false, beyond("the list of referrers has more than %d bytes", c.limits.Page)
+		}
+		return false, nil
 	})
 	if e, ok := errors.AsType[*Error](err); ok {
 		switch {

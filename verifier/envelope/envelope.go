@@ -41,10 +41,11 @@ const MaxDepth = 32
 // IsEvidence reports whether a blob of mediaType is one that Subjects reads.
 // Media types are compared whole: no other case, no other parameters.
 func IsEvidence(mediaType string) bool {
-	return mediaType == MediaTypeSimpleSigning || mediaType == MediaTypeDSSE || isBundle(mediaType)
+	return mediaType == MediaTypeSimpleSigning || mediaType == MediaTypeDSSE || IsBundle(mediaType)
 }
 
-func isBundle(mediaType string) bool {
+// IsBundle reports whether mediaType is one of a sigstore bundle, v0.1 to v0.3.
+func IsBundle(mediaType string) bool {
 	switch mediaType {
 	case MediaTypeBundle, mediaTypeBundle01, mediaTypeBundle02, mediaTypeBundle03:
 		return true

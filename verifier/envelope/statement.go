@@ -2,16 +2,19 @@ package envelope
 
 import (
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // MaxSubjects is how many subjects one statement may have.
 const MaxSubjects = 1024
+
+// PredicateCosignSign is the predicate type of the statement that is a signature of
+// an image; every other one is an attestation about it. Source: cosign
+// pkg/types/predicate.go.
+const PredicateCosignSign = "https://sigstore.dev/cosign/sign/v1"
 
 const (
 	payloadTypeInToto = "application/vnd.in-toto+json"
@@ -50,7 +53,7 @@ func subjects(mediaType string, data []byte) ([]string, error) {
 			return nil, fmt.Errorf("envelope: %w", err)
 		}
 		return envelopeSubjects(data)
-	case isBundle(mediaType):
+	case IsBundle(mediaType):
 		digests, err := bundleSubjects(mediaType, data)
 		if err != nil {
 			return nil, fmt.Errorf("bundle: %w", err)
@@ -67,6 +70,23 @@ func envelopeSubjects(data json.RawMessage) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	payload, err := envelopePayload(members)
+	if err != nil {
+		return nil, err
+	}
+	if kind(members["signatures"]) != "a list" {
+		return nil, fmt.Errorf("signatures of the envelope is %s, not a list", kind(members["signatures"]))
+	}
+	statement, err := ParseStatement(payload)
+	if err != nil {
+		return nil, err
+	}
+	return statement.Digests(), nil
+}
+
+// envelopePayload returns the payload of a DSSE envelope with these members, which
+// is to be an in-toto statement.
+func envelopePayload(members map[string]json.RawMessage) ([]byte, error) {
 	payloadType, err := text("payloadType of the envelope", members["payloadType"])
 	if err != nil {
 		return nil, err
@@ -74,18 +94,15 @@ func envelopeSubjects(data json.RawMessage) ([]string, error) {
 	if payloadType != payloadTypeInToto {
 		return nil, fmt.Errorf("payloadType of the envelope is %s, not %q", quote(payloadType), payloadTypeInToto)
 	}
-	if kind(members["signatures"]) != "a list" {
-		return nil, fmt.Errorf("signatures of the envelope is %s, not a list", kind(members["signatures"]))
-	}
 	encoded, err := text("payload of the envelope", members["payload"])
 	if err != nil {
 		return nil, err
 	}
-	statement, err := decodeBase64(encoded)
+	payload, err := decodeBase64(encoded)
 	if err != nil {
 		return nil, fmt.Errorf("payload of the envelope: %w", err)
 	}
-	return statementSubjects(statement)
+	return payload, nil
 }
 
 // decodeBase64 takes the standard and the URL-safe alphabet, as DSSE wants.
@@ -100,120 +117,141 @@ func decodeBase64(encoded string) ([]byte, error) {
 	return decoded, nil
 }
 
-func statementSubjects(data []byte) ([]string, error) {
+// Statement is what an in-toto statement says, as far as it is decided upon.
+type Statement struct {
+	PredicateType string // of a signature of cosign's: PredicateCosignSign
+	Subjects      []StatementSubject
+}
+
+// StatementSubject is one thing that a statement is about, named by a sha256
+// digest.
+type StatementSubject struct {
+	Digest string // "sha256:" and 64 lower-case hexadecimal digits
+	Name   string // as in-toto has it; cosign's signatures have none
+
+	annotations json.RawMessage
+}
+
+// Digests returns the digests of the subjects, in their order.
+func (s Statement) Digests() []string {
+	digests := make([]string, 0, len(s.Subjects))
+	for _, subject := range s.Subjects {
+		digests = append(digests, subject.Digest)
+	}
+	return digests
+}
+
+// ParseStatement reads an in-toto statement, v0.1 or v1. Subjects that are named by
+// other algorithms than sha256 only are left out; at least one is left. Names that
+// in-toto does not know are ignored, as it wants. When the predicate type is that of
+// a signature, though, there are none, and the predicate, when there is one, is an
+// object: cosign before v3.0.5 wrote none.
+func ParseStatement(data []byte) (Statement, error) {
 	if err := CheckJSON(data, MaxDepth); err != nil {
-		return nil, fmt.Errorf("statement: %w", err)
+		return Statement{}, fmt.Errorf("statement: %w", err)
 	}
 	members, err := object("the statement", data)
 	if err != nil {
-		return nil, err
+		return Statement{}, err
 	}
 	version, err := text("_type of the statement", members["_type"])
 	if err != nil {
-		return nil, err
+		return Statement{}, err
 	}
 	if version != statementV01 && version != statementV1 {
-		return nil, fmt.Errorf("_type of the statement is %s, not an in-toto statement v0.1 or v1", quote(version))
+		return Statement{}, fmt.Errorf("_type of the statement is %s, not an in-toto statement v0.1 or v1", quote(version))
 	}
+	var s Statement
 	elements, err := list("subject of the statement", members["subject"], MaxSubjects)
 	if err != nil {
-		return nil, err
+		return Statement{}, err
 	}
-	var digests []string
 	for _, element := range elements {
-		digest, err := subjectDigest(element)
+		subject, err := parseSubject(element)
 		if err != nil {
-			return nil, err
+			return Statement{}, err
 		}
-		if digest != "" {
-			digests = append(digests, digest)
+		if subject.Digest != "" {
+			s.Subjects = append(s.Subjects, subject)
 		}
 	}
-	if len(digests) == 0 {
-		return nil, errors.New("the statement names no subject by a sha256 digest")
+	if len(s.Subjects) == 0 {
+		return Statement{}, errors.New("the statement names no subject by a sha256 digest")
 	}
-	return digests, nil
+	return s, s.parsePredicate(members)
 }
 
-// subjectDigest returns the sha256 digest of one statement subject, or nothing
-// when it is named by other algorithms only.
-func subjectDigest(data json.RawMessage) (string, error) {
-	subject, err := object("a subject of the statement", data)
-	if err != nil {
-		return "", err
+// parsePredicate reads the type of the predicate. Attestations of old have been
+// seen without one, and say what they are about all the same.
+func (s *Statement) parsePredicate(members map[string]json.RawMessage) error {
+	raw, ok := members["predicateType"]
+	if !ok {
+		return nil
 	}
-	digests, err := object("digest of a subject of the statement", subject["digest"])
+	var err error
+	if s.PredicateType, err = text("predicateType of the statement", raw); err != nil {
+		return err
+	}
+	if s.PredicateType != PredicateCosignSign {
+		return nil
+	}
+	names := []string{"_type", "subject", "predicateType"}
+	if predicate, ok := members["predicate"]; ok {
+		if kind(predicate) != "an object" {
+			return fmt.Errorf("predicate of the statement is %s, not an object", kind(predicate))
+		}
+		names = append(names, "predicate")
+	}
+	return exact("the statement", members, names...)
+}
+
+// parseSubject reads one statement subject; its digest is empty when it is named by
+// other algorithms only.
+func parseSubject(data json.RawMessage) (StatementSubject, error) {
+	members, err := object("a subject of the statement", data)
 	if err != nil {
-		return "", err
+		return StatementSubject{}, err
+	}
+	digests, err := object("digest of a subject of the statement", members["digest"])
+	if err != nil {
+		return StatementSubject{}, err
 	}
 	value, ok := digests["sha256"]
 	if !ok {
-		return "", nil
+		return StatementSubject{}, nil
 	}
 	encoded, err := text("sha256 of a subject of the statement", value)
 	if err != nil {
-		return "", err
+		return StatementSubject{}, err
 	}
-	return digestPrefix + encoded, checkHex(encoded)
+	s := StatementSubject{Digest: digestPrefix + encoded, annotations: members["annotations"]}
+	if err := checkHex(encoded); err != nil {
+		return StatementSubject{}, err
+	}
+	if name, ok := members["name"]; ok && kind(name) != "null" {
+		if s.Name, err = text("name of a subject of the statement", name); err != nil {
+			return StatementSubject{}, err
+		}
+	}
+	return s, nil
 }
 
-// bundleSubjects reads a sigstore bundle. Its names are exact: a parser of
-// protobuf's JSON form takes each name in a second spelling, under which another
-// subject could hide.
-func bundleSubjects(mediaType string, data []byte) ([]string, error) {
-	if err := CheckJSON(data, MaxDepth); err != nil {
-		return nil, err
+// Claims returns what a signature says of the subject besides its digest. The
+// annotations are those that its signer added (cosign sign -a), as ParsePayload has
+// them; among them, under "docker-reference" as in a simple-signing payload, there
+// may be the name that is claimed for it. Without that, its name as in-toto has it
+// is claimed. It may be empty.
+func (s StatementSubject) Claims() (name string, annotations map[string]any, err error) {
+	if len(s.annotations) > 0 {
+		if annotations, err = parseAnnotations(Modern, "annotations of the subject", s.annotations); err != nil {
+			return "", nil, err
+		}
 	}
-	members, err := object("the bundle", data)
-	if err != nil {
-		return nil, err
+	name = s.Name
+	if claimed, ok := annotations[dockerReference]; ok {
+		if name, ok = claimed.(string); !ok {
+			return "", nil, fmt.Errorf("annotation %s of the subject is not a string", dockerReference)
+		}
 	}
-	content := "dsseEnvelope"
-	if _, ok := members["messageSignature"]; ok {
-		content = "messageSignature"
-	}
-	if err := exact("the bundle", members, "mediaType", "verificationMaterial", content); err != nil {
-		return nil, err
-	}
-	own, err := text("mediaType", members["mediaType"])
-	if err != nil {
-		return nil, err
-	}
-	if own != mediaType {
-		return nil, fmt.Errorf("mediaType is %s, not that of its blob, %q", quote(own), mediaType)
-	}
-	if _, err := object("verificationMaterial", members["verificationMaterial"]); err != nil {
-		return nil, err
-	}
-	if content == "dsseEnvelope" {
-		return envelopeSubjects(members[content])
-	}
-	return messageSubjects(members[content])
-}
-
-func messageSubjects(data json.RawMessage) ([]string, error) {
-	members, err := exactObject("messageSignature", data, "messageDigest", "signature")
-	if err != nil {
-		return nil, err
-	}
-	digest, err := exactObject("messageDigest", members["messageDigest"], "algorithm", "digest")
-	if err != nil {
-		return nil, err
-	}
-	algorithm, err := text("algorithm of messageDigest", digest["algorithm"])
-	if err != nil {
-		return nil, err
-	}
-	if algorithm != "SHA2_256" {
-		return nil, fmt.Errorf("algorithm of messageDigest is %s, not SHA2_256", quote(algorithm))
-	}
-	encoded, err := text("digest of messageDigest", digest["digest"])
-	if err != nil {
-		return nil, err
-	}
-	sum, err := base64.StdEncoding.Strict().DecodeString(encoded)
-	if err != nil || len(sum) != 32 || strings.ContainsAny(encoded, "\r\n") {
-		return nil, errors.New("digest of messageDigest is not 32 bytes in base64")
-	}
-	return []string{digestPrefix + hex.EncodeToString(sum)}, nil
+	return name, annotations, checkReference(name)
 }
