@@ -119,18 +119,22 @@ func (s *search) rest() {
 	}
 }
 
-// allot lets a search that has paused go on with its own part. When there is none it
-// gives all that is left to the first one whose wants it covers. When there is none,
-// all is done that may be. It is called with v.mu held.
+// allot lets all searches that have paused go on with their own parts. When there is
+// none it gives all that is left to the first one whose wants it covers. When there is
+// none, all is done that may be. It is called with v.mu held.
 func (v *verification) allot() {
 	if v.done {
 		return
 	}
+	resumed := false
 	for _, s := range v.searches {
 		if s.paused {
 			s.resume()
-			return
+			resumed = true
 		}
+	}
+	if resumed {
+		return
 	}
 	for _, s := range v.searches {
 		if !s.waiting {

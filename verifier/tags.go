@@ -26,7 +26,14 @@ const signatureAnnotation = "dev.cosignproject.cosign/signature"
 // them. A tag that is absent is no error; one that names something other than a
 // signature image yields a candidate that is rejected, not a failure, for
 // asking again would not help.
-func Tags() []Source { return []Source{tag(".sig"), tag(".cosign")} }
+//
+// The latter is asked for, as the fallback tag of referrers is, when what the other
+// sources have found does not satisfy: hardly any image has it, and every image
+// would cost its upstream a request more.
+func Tags() []Source { return []Source{tag(".sig"), legacyTag} }
+
+// legacyTag is where cosign put signatures before v0.4.
+const legacyTag = tag(".cosign")
 
 // tag is a Source: the tag of this suffix.
 type tag string
@@ -38,6 +45,9 @@ func (suffix tag) Name() string { return string(suffix) + " tag" }
 func (suffix tag) Find(ctx context.Context, registry Registry, subject Subject, yield func(Candidate) bool) error {
 	if subject.Digest.Algorithm != "sha256" {
 		return nil // cosign has no such tag: it would be too long
+	}
+	if suffix == legacyTag && !yield(Candidate{patience: patience}) {
+		return nil
 	}
 	name := "sha256-" + subject.Digest.Hex + string(suffix)
 	manifest, err := registry.Manifest(ctx, subject.Repository, name)
