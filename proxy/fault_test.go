@@ -18,16 +18,21 @@ import (
 
 var errFaulty = errors.New("input/output error")
 
-// faulty stands before a store and its index. What broken names fails: before
-// anything is done, or after it all the same.
+// faulty stands before a store and its index, in which trouble happens.
 type faulty struct {
 	*store.Store
+	*trouble
+}
+
+// trouble is what goes wrong in one store after the other: what broken names
+// fails, before anything is done, or after it all the same.
+type trouble struct {
 	mu     sync.Mutex
 	broken string
 	after  bool
 }
 
-func (f *faulty) fails(operation string) (before, after error) {
+func (f *trouble) fails(operation string) (before, after error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
@@ -39,7 +44,7 @@ func (f *faulty) fails(operation string) (before, after error) {
 	return errFaulty, nil
 }
 
-func (f *faulty) set(operation string, after bool) {
+func (f *trouble) set(operation string, after bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.broken, f.after = operation, after
@@ -113,10 +118,10 @@ func TestF3AStoreThatFailsChangesNoAnswer(t *testing.T) {
 	for _, operation := range []string{"Open", "Fetch", "Put", "Tag", "SetTag", "Delivered", "Known", "Repositories"} {
 		for _, after := range []bool{false, true} {
 			t.Run(operation, func(t *testing.T) {
-				f := &faulty{}
+				f := new(trouble)
 				w := newWorld(t, onDisk, func(_ *world, s *settings) {
-					s.store = func(held *store.Store) proxy.Store { f.Store = held; return f }
-					s.index = func(held *store.Store) proxy.Index { f.Store = held; return f }
+					s.store = func(held *store.Store) proxy.Store { return &faulty{held, f} }
+					s.index = func(held *store.Store) proxy.Index { return &faulty{held, f} }
 				})
 				w.up.PushSigned("acme/web", index, w.key, "v1")
 				w.up.Push("acme/web", unsigned, "v2")
