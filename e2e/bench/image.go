@@ -80,10 +80,10 @@ func (o *origin) add(s spec) (image, error) {
 	diffs := []string{}
 	var layers []v1.Descriptor
 	for i, size := range s.Layers {
-		if size < ownSize || size > int64(len(o.library.base))+ownSize {
+		if size < ownSize || size > int64(len(o.bytes.base))+ownSize {
 			return image{}, fmt.Errorf("a layer of %d bytes is not between %d and the largest that was announced", size, ownSize)
 		}
-		b := o.library.blob(fmt.Sprintf("%s %d", s.Repository, i), size)
+		b := o.bytes.blob(fmt.Sprintf("%s %d", s.Repository, i), size)
 		blobs, diffs = append(blobs, b), append(diffs, b.digest)
 		desc, err := descriptor(types.OCILayer, b)
 		if err != nil {

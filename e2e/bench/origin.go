@@ -19,9 +19,9 @@ import (
 // slow as it is told to be, and counting. It has no referrers API, as
 // distribution's registry has none.
 type origin struct {
-	library *library
-	tally   *tally
-	pace    atomic.Pointer[pace]
+	bytes *library
+	tally *tally
+	pace  atomic.Pointer[pace]
 
 	mu           sync.RWMutex
 	repositories map[string]*repository
@@ -41,7 +41,7 @@ type stored struct {
 }
 
 func newOrigin(l *library) *origin {
-	o := &origin{library: l, tally: newTally(), repositories: map[string]*repository{}}
+	o := &origin{bytes: l, tally: newTally(), repositories: map[string]*repository{}}
 	o.pace.Store(&pace{})
 	return o
 }

@@ -127,7 +127,7 @@ func TestCollectSaysWhatItCouldNotDo(t *testing.T) {
 
 func TestWhatRootMakesBelongsToTheUserOfTheStore(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root")
+		lacks(t, "needs root")
 	}
 	dir := left(t, 1)
 	const user = 65532

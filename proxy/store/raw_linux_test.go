@@ -22,7 +22,7 @@ func inMemory(t *testing.T, name string) uint64 {
 	defer f.Close()
 	var stat unix.Cachestat_t
 	if err := unix.Cachestat(uint(f.Fd()), &unix.CachestatRange{}, &stat, 0); err != nil {
-		t.Skipf("the system does not say what it holds in memory: %v", err)
+		lacks(t, "the system does not say what it holds in memory: %v", err)
 	}
 	return stat.Cache
 }
@@ -36,7 +36,7 @@ func mustForget(t *testing.T, name string) {
 	}
 	defer f.Close()
 	if way := forget(f); way != dropped || inMemory(t, name) != 0 {
-		t.Skip("the file system does not forget: it may be in memory itself")
+		lacks(t, "the file system does not forget: it may be in memory itself")
 	}
 }
 
@@ -65,7 +65,7 @@ func TestAScrubNeitherReadsFromTheSystemsMemoryNorFillsIt(t *testing.T) {
 	d := mustOpenDirectory(t, dir)
 	seen, _ := mustScrub(t, d, Scrub{})
 	if seen.Direct != 1 {
-		t.Skipf("the file system of %s has no direct reads", dir)
+		lacks(t, "the file system of %s has no direct reads", dir)
 	}
 	if seen.Contents != 1 || seen.Bytes != int64(len(data)) || seen.Rotten != 0 {
 		t.Errorf("%+v", seen)
@@ -136,7 +136,7 @@ func TestAFileSystemThatRefusesDirectReadsAfterAllIsReadTheOtherWay(t *testing.T
 	}
 	seen, found := mustScrub(t, d, Scrub{})
 	if last.how() == direct {
-		t.Skip("the file system refuses nothing")
+		lacks(t, "the file system refuses nothing")
 	}
 	if seen.Dropped != 1 || seen.Bytes != int64(len(data)) || len(found) != 0 {
 		t.Errorf("%+v, %+v", seen, found)
@@ -147,7 +147,7 @@ func TestAFileSystemThatRefusesDirectReadsAfterAllIsReadTheOtherWay(t *testing.T
 func mustMount(t *testing.T) (dir, image string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("mounting a file system needs root")
+		lacks(t, "mounting a file system needs root")
 	}
 	dir, image = t.TempDir(), filepath.Join(t.TempDir(), "image")
 	if err := os.WriteFile(image, make([]byte, 16<<20), 0o600); err != nil {
@@ -155,7 +155,7 @@ func mustMount(t *testing.T) (dir, image string) {
 	}
 	for _, command := range [][]string{{"mkfs.ext4", "-q", "-F", image}, {"mount", "-o", "loop", image, dir}} {
 		if out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput(); err != nil {
-			t.Skipf("%v: %v %s", command, err, out)
+			lacks(t, "%v: %v %s", command, err, out)
 		}
 	}
 	t.Cleanup(func() {

@@ -289,7 +289,7 @@ func FuzzRosterFile(f *testing.F) {
 	f.Add(claiming(whole, 1<<62)[:pageSize], true)
 	f.Fuzz(func(t *testing.T, data []byte, signed bool) {
 		if len(data) > 4*(minPages+1)*pageSize {
-			t.Skip("nothing is learned from more")
+			return // nothing is learned from more
 		}
 		if signed && len(data) >= headerSize+4 {
 			data = bytes.Clone(data)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
+	"os"
 	"sync/atomic"
 	"testing"
 
@@ -170,4 +171,14 @@ func underWay(t *testing.T, s *Store) {
 	})
 	// When the last of so many has been taken, the first has been written.
 	body.Write(make([]byte, (maxDeferred+5)*chunkSize))
+}
+
+// lacks skips a test for which the system lacks something, and fails it where
+// VIDIMUS_E2E=require says that nothing may be missing.
+func lacks(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("VIDIMUS_E2E") == "require" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
 }
