@@ -72,12 +72,19 @@ var absent = []struct{ path, why string }{
 	{"github.com/spf13/viper/...", "one file is the configuration, and nothing overrides it from elsewhere"},
 	{"sigs.k8s.io/yaml", "one YAML package"},
 	{"github.com/goccy/go-yaml", "one YAML package"},
-	{"testing", "test code stays out of the program"},
 	{"github.com/google/go-cmp/...", "test code stays out of the program"},
 	{"github.com/rogpeppe/go-internal/...", "test code stays out of the program"},
 	{"go.uber.org/goleak/...", "test code stays out of the program"},
 	{"github.com/c2sp/wycheproof/...", "test code stays out of the program"},
 	{"plugin", "nothing is loaded at run time"},
+}
+
+// withTesting lists the libraries that link package testing for helpers of their
+// own, which nothing of ours calls. No flag of theirs reaches our command line:
+// testing registers them only when asked to.
+var withTesting = []string{
+	"github.com/digitorus/pkcs7",                 // timestamps, by sigstore-go
+	"github.com/hashicorp/vault/api/tokenhelper", // keys in Vault, by sigstore
 }
 
 // singleFile lists what exactly one file of the module may import, so that its
@@ -158,6 +165,9 @@ func TestNothingUnwantedIsInTheBinary(t *testing.T) {
 			if under(ban.path, p.ImportPath) {
 				t.Errorf("%s is in the binary: %s", p.ImportPath, ban.why)
 			}
+		}
+		if !p.Standard && slices.Contains(p.Imports, "testing") && !slices.Contains(withTesting, p.ImportPath) {
+			t.Errorf("%s, which links testing, is in the binary: test code stays out of the program", p.ImportPath)
 		}
 	}
 }
