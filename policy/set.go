@@ -87,6 +87,8 @@ func settle(p Policy, config Config) Policy {
 	}
 	p.Require.Of = slices.Clone(p.Require.Of)
 	p.Annotations = maps.Clone(p.Annotations)
+	p.Push = p.Push.clone()
+	p.signing = slices.Clone(config.SigningKeys)
 	upstream, _, _ := strings.Cut(p.Remap.SignedPrefix, "/")
 	p.originals = slices.Clone(config.Hosts[upstream])
 	return p
@@ -121,6 +123,7 @@ func (s *Set) Scope(repository string) Scope {
 		ReadsTag:    p.SignedAs == Exact,
 		Unverified:  p.AllowUnverified,
 		Denied:      p.Deny != "",
+		Push:        p.Push,
 	}
 }
 
