@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // Push says what becomes of what is pushed into the repositories of a policy. This
@@ -39,6 +40,7 @@ func (v *validation) push(where string, p Policy) {
 		return
 	case p.Deny != "":
 		v.fault(where, "has push and deny: what nobody may pull is of no use; remove one")
+		return
 	case p.Push.Sign == "":
 		if len(p.Push.Annotations) > 0 || p.Push.Recursive {
 			v.fault(where, "push has annotations or recursive, which only sign reads: remove them, or add sign")
@@ -49,6 +51,11 @@ func (v *validation) push(where string, p Policy) {
 		v.fault(where, "push.sign names %s, which is no authority: %s", clean(p.Push.Sign, maxLabel), v.suggestion())
 	}
 	v.annotations(where, p.Push.Annotations)
+	for _, name := range slices.Sorted(maps.Keys(p.Push.Annotations)) {
+		if strings.HasPrefix(name, ReservedAnnotation) {
+			v.fault(where, "push.annotations has %s: names that begin with %s are those that Vidimus signs by itself", clean(name, maxLabel), ReservedAnnotation)
+		}
+	}
 	for name, value := range p.Annotations {
 		if signed, ok := p.Push.Annotations[name]; slices.Contains(p.Require.Of, p.Push.Sign) && (!ok || signed != value) {
 			v.fault(where, "wants the annotation %s, which push does not sign: add it to push.annotations", clean(pair(name, value), maxLabel))

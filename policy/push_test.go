@@ -55,6 +55,7 @@ func TestPushIsChecked(t *testing.T) {
 		{"by nobody known", Policy{Require: one("release"), Push: &Push{Sign: "relaese"}}, "push.sign names relaese, which is no authority"},
 		{"where nobody may pull", Policy{Deny: "no", Push: &Push{}}, "push and deny"},
 		{"unsigned, with annotations", Policy{AllowUnverified: true, Push: &Push{Annotations: map[string]string{"a": "b"}}}, "only sign reads"},
+		{"with an annotation of Vidimus's own", Policy{AllowUnverified: true, Push: &Push{Sign: "release", Annotations: map[string]string{"vidimus.dev/pusher": "me"}}}, "begin with vidimus.dev/"},
 		{"without an annotation that is wanted", Policy{Require: one("release"), Annotations: map[string]string{"env": "prod"}, Push: &Push{Sign: "release"}}, "push.annotations"},
 		{"with the annotation that is wanted", Policy{Require: one("release"), Annotations: map[string]string{"env": "prod"}, Push: &Push{Sign: "release", Annotations: map[string]string{"env": "prod"}}}, ""},
 		{"without an annotation that others sign", Policy{Require: one("ci"), Annotations: map[string]string{"env": "prod"}, Push: &Push{Sign: "release"}}, ""},
