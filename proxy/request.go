@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"vidimus/policy"
+	"vidimus/proxy/access"
 )
 
 // request is one HTTP request on its way through the proxy. It belongs to one
@@ -25,6 +26,7 @@ type request struct {
 	route  route
 	query  url.Values // nil when there is none
 	client string
+	caller access.Caller
 	id     []string   // X-Request-Id: the decision's, or one of its own; shared
 	failed error      // for the access log
 	reason string     // of failed, as the answer's detail gives it
