@@ -47,12 +47,58 @@ func (q *request) identify() error {
 	}
 }
 
+// callerName is the caller for records and the log; empty where nobody is known.
+func (q *request) callerName() string {
+	if q.Access == nil {
+		return ""
+	}
+	return printable(q.caller.String())
+}
+
 // may reports whether the caller may do action in a canonical repository.
 func (q *request) may(repository string, action access.Action) bool {
 	if q.Access == nil {
 		return action == access.Pull || action == access.Push || action == access.Delete
 	}
 	return q.Access.Allows(q.caller, repository, action)
+}
+
+// The rights of which one lets a request through, the one that a refusal names
+// first. What exactly is then answered depends on which of them it is.
+var (
+	readContent  = []access.Action{access.Pull, access.Sign, access.Inspect}
+	headContent  = []access.Action{access.Pull, access.Sign, access.Inspect, access.Push}
+	readTags     = []access.Action{access.Pull, access.Inspect}
+	writeContent = []access.Action{access.Push, access.Sign}
+	deleteOnly   = []access.Action{access.Delete}
+)
+
+// rights returns what a request for something in a repository needs. A method
+// that nothing answers to needs what a push does.
+func (r route) rights(method string) []access.Action {
+	switch {
+	case method == http.MethodDelete && r.endpoint != endpointUpload: // an upload is ended by who began it
+		return deleteOnly
+	case method != http.MethodGet && method != http.MethodHead, r.endpoint == endpointUpload:
+		return writeContent
+	case r.endpoint == endpointTags:
+		return readTags
+	case method == http.MethodHead && (r.endpoint == endpointManifest || r.endpoint == endpointBlob):
+		return headContent
+	}
+	return readContent
+}
+
+// authoriseRoute returns the answer to who may not do what is asked at a place,
+// or nil.
+func (q *request) authoriseRoute(at place) error {
+	if q.Access == nil {
+		q.pulls = true
+		return nil
+	}
+	repository := at.canonical()
+	q.pulls = q.may(repository, access.Pull)
+	return q.authorise(repository, q.route.rights(q.r.Method)...)
 }
 
 // authorise returns the answer to who may do none of actions in a canonical
@@ -64,12 +110,25 @@ func (q *request) authorise(repository string, actions ...access.Action) error {
 		}
 	}
 	if q.caller.Kind == access.Anonymous {
-		return unauthorized(fmt.Sprintf("log in to %s %s", actions[0], repository))
+		return unauthorized(fmt.Sprintf("log in to %s %s", doing(actions[0]), repository))
 	}
 	return &Error{
 		Status: http.StatusForbidden, Code: codeDenied,
-		Message: fmt.Sprintf("%s may not %s %s", printable(q.caller.String()), actions[0], repository),
+		Message: fmt.Sprintf("%s may not %s %s", printable(q.caller.String()), doing(actions[0]), repository),
 	}
+}
+
+// doing is an action before the name of a repository.
+func doing(action access.Action) string {
+	switch action {
+	case access.Pull:
+		return "pull from"
+	case access.Push:
+		return "push to"
+	case access.Delete:
+		return "delete in"
+	}
+	return string(action) + " in"
 }
 
 // unauthorized is the answer to who has to show credentials, or others.

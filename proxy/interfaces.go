@@ -189,7 +189,9 @@ type Record struct {
 	Subject     string          `json:"subject,omitempty"`     // the image that this is a signature or other referrer of
 	Exception   string          `json:"exception,omitempty"`
 	Evidence    json.RawMessage `json:"evidence,omitempty"` // as verifier.Evidence writes itself
-	Client      string          `json:"client"`
+	Client      string          `json:"client"`             // its address
+	Caller      string          `json:"caller,omitempty"`   // who it is, where callers are known
+	Access      string          `json:"access,omitempty"`   // the right under which it was read though it is not allowed
 	UserAgent   string          `json:"userAgent,omitempty"`
 	Revision    string          `json:"revision"`
 }
