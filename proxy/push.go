@@ -35,7 +35,7 @@ import (
 
 // push answers what changes something.
 func (q *request) push(v *view) error {
-	rule, err := v.pushRule()
+	rule, err := v.pushRule(q.route.endpoint)
 	if err != nil {
 		return err
 	}

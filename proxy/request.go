@@ -185,6 +185,15 @@ func (r route) methods() []string {
 	return []string{http.MethodGet, http.MethodHead}
 }
 
+// readMethods is the Allow header where nothing can be pushed. Of uploads nothing is
+// allowed then, and that is said (RFC 9110, section 10.2.1).
+func readMethods(e endpoint) string {
+	if e == endpointUpload {
+		return ""
+	}
+	return "GET, HEAD"
+}
+
 // changes reports whether the request is one of a push.
 func (q *request) changes() bool {
 	return q.route.endpoint == endpointUpload || q.r.Method != http.MethodGet && q.r.Method != http.MethodHead

@@ -95,7 +95,7 @@ func splitRoute(path string) (route, string) {
 		return route{endpoint: endpointTags, name: name}, ""
 	}
 	if name, session, ok := cutLast(path, "/blobs/uploads/"); ok && !strings.Contains(session, "/") {
-		return route{endpoint: endpointUpload, name: name}, ""
+		return route{endpoint: endpointUpload, name: name}, session
 	}
 	if name, ok := strings.CutSuffix(path, "/blobs/uploads"); ok {
 		return route{endpoint: endpointUpload, name: name}, ""

@@ -334,10 +334,10 @@ func pushError(err error, at wanted) error {
 
 // pushRule returns the push rule of a repository, or the answer to who pushes
 // where nothing can be pushed.
-func (v *view) pushRule() (*policy.Push, error) {
+func (v *view) pushRule(endpoint endpoint) (*policy.Push, error) {
 	scope := v.Gate.Scope(v.name)
 	unsupported := func(message string) error {
-		return &Error{Status: http.StatusMethodNotAllowed, Code: codeUnsupported, Allow: "GET, HEAD", Message: message}
+		return &Error{Status: http.StatusMethodNotAllowed, Code: codeUnsupported, Allow: readMethods(endpoint), Message: message}
 	}
 	switch {
 	case scope.Push != nil && v.registered.Push != nil:

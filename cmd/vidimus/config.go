@@ -88,7 +88,8 @@ type egressConfig struct {
 
 type authorityConfig struct {
 	pos
-	Keys []file
+	Keys   []file
+	Signer *signerConfig // nil: it signs no pushes
 }
 
 type policyConfig struct {
@@ -102,7 +103,8 @@ type policyConfig struct {
 	Message     string
 	Allow       bool // unverified
 	Deny        string
-	Scope       string // of the included file that it stands in; "" is everywhere
+	Push        *pushConfig // nil: nothing can be pushed
+	Scope       string      // of the included file that it stands in; "" is everywhere
 }
 
 type signedAsConfig struct {

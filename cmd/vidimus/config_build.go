@@ -31,6 +31,7 @@ type revision struct {
 type observers struct {
 	Upstream func(name string) func(status string, remaining int)
 	Decision func(d policy.Decision, took time.Duration)
+	Locks    *proxy.Locks // which the proxy uses as well
 }
 
 // build makes the parts of l. A client of old whose settings are the same is
@@ -59,8 +60,8 @@ func (l *loaded) build(o observers, suspended map[string]string, old *revision) 
 	if err := r.connect(o, old); err != nil {
 		return nil, err
 	}
-	r.Proxy = r.proxyRevision()
-	return r, nil
+	r.Proxy, err = r.proxyRevision(o.Locks)
+	return r, err
 }
 
 // connect makes or takes over the client of each upstream.
@@ -84,7 +85,7 @@ func (r *revision) connect(o observers, old *revision) error {
 	return nil
 }
 
-func (r *revision) proxyRevision() *proxy.Revision {
+func (r *revision) proxyRevision(locks *proxy.Locks) (*proxy.Revision, error) {
 	p := &proxy.Revision{
 		ID:              r.ID,
 		Upstreams:       make(map[string]proxy.Registered),
@@ -97,10 +98,16 @@ func (r *revision) proxyRevision() *proxy.Revision {
 	}
 	for _, u := range r.Upstreams {
 		client := r.Clients[u.Name]
-		p.Upstreams[u.Name] = proxy.Registered{Upstream: client, URLHost: u.URLHost, Hosts: u.Hosts, Scarce: client.Scarce}
+		signers, err := r.signersOf(u.Name, client, locks, r.Suspended)
+		if err != nil {
+			return nil, err
+		}
+		p.Upstreams[u.Name] = proxy.Registered{
+			Upstream: client, URLHost: u.URLHost, Hosts: u.Hosts, Scarce: client.Scarce, Push: client, Signers: signers,
+		}
 	}
 	p.ExternalHost = r.externalHost()
-	return p
+	return p, nil
 }
 
 // externalHost is host[:port] of http.externalURL, or empty.

@@ -24,6 +24,7 @@ type loaded struct {
 	Policy    policy.Config
 	TLS       *tls.Config // nil: the registry API is not encrypted
 	Upstreams []upstreamSettings
+	Signers   map[string]signingKey // of the authorities that sign pushes, by name
 
 	sum     [32]byte // of everything that was read
 	watched watched
@@ -49,7 +50,9 @@ func judge(g gathered, now time.Time) (*loaded, error) {
 	j.upstreams()
 	j.openness()
 	j.authorities()
+	j.signers()
 	j.policies()
+	j.pushes()
 	j.scopes()
 	j.rules()
 	if err := j.faults.sorted().err(); err != nil {

@@ -42,6 +42,7 @@ func (j *judgement) policy(p policyConfig) policy.Policy {
 		Annotations:     p.Annotations,
 		Enforcement:     p.Enforcement,
 		Message:         p.Message,
+		Push:            p.Push.rule(),
 	}
 	if p.Require != nil {
 		out.Require.AtLeast = p.Require.AtLeast

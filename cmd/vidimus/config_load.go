@@ -60,6 +60,11 @@ func gatherOnce(from source, lookup func(string) (string, bool)) (gathered, erro
 			r.variable(u.Value.PasswordEnv)
 		}
 	}
+	for _, a := range config.Authorities {
+		if s := a.Value.Signer; s != nil && s.PasswordEnv != "" {
+			r.variable(s.PasswordEnv)
+		}
+	}
 	return gathered{config, found, r}, nil
 }
 
@@ -82,6 +87,9 @@ func (c *Config) namedFiles() []namedFile {
 	for _, a := range c.Authorities {
 		for _, f := range a.Value.Keys {
 			all = append(all, namedFile{f, open})
+		}
+		if s := a.Value.Signer; s != nil {
+			all = append(all, namedFile{s.Key, secret}, namedFile{s.PasswordFile, secret})
 		}
 	}
 	return slices.DeleteFunc(all, func(f namedFile) bool { return f.Name == "" })

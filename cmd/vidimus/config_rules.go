@@ -53,7 +53,9 @@ func authorityShape() shape[authorityConfig] {
 	return object([]field[authorityConfig]{
 		required(key("keys", "", some(keyFile(), "name a file with a public key"), func(c *authorityConfig) *[]file { return &c.Keys },
 			"PEM files of public keys, any one of which may vouch")),
-	}, "github", "gitlab", "keyless", "signer", "kms", "privatePKI")
+		key("signer", "", signerShape(), func(c *authorityConfig) **signerConfig { return &c.Signer },
+			"the private key with which pushes are signed"),
+	}, "github", "gitlab", "keyless", "kms", "privatePKI")
 }
 
 // keyFile is the path of a public key. What cosign would look for elsewhere is
@@ -120,7 +122,9 @@ func policyShape() shape[policyConfig] {
 		key("enforcement", "", optional(enforcementShape()), func(c *policyConfig) **policy.Enforcement { return &c.Enforcement },
 			"what a denial does, never more than the ceiling says"),
 		key("message", `""`, plainText(), func(c *policyConfig) *string { return &c.Message }, "added to a denial"),
-	}, "attestations", "maxAge", "immutableTags", "push", "rego")
+		key("push", "", pushShape(), func(c *policyConfig) **pushConfig { return &c.Push },
+			"unsigned, or {sign: AUTHORITY}: what becomes of what is pushed; without it nothing can be pushed"),
+	}, "attestations", "maxAge", "immutableTags", "rego")
 }
 
 func matchShape() shape[[]string] {
