@@ -37,7 +37,11 @@ func (l *loaded) signersOf(name string, client *upstream.Client, locks *proxy.Lo
 			continue
 		}
 		registry := upstreamRegistry{name, client}
-		s, err := signer.New(signer.Config{Registry: registry, Key: key.Signer, Locker: locks})
+		config := signer.Config{Registry: registry, Key: key.Signer}
+		if locks != nil {
+			config.Locker = locks
+		}
+		s, err := signer.New(config)
 		if err != nil {
 			return nil, fmt.Errorf("the signer of %s: %w", authority, err)
 		}
