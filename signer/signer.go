@@ -1,11 +1,13 @@
 package signer
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -45,6 +47,10 @@ type Config struct {
 	// instead of OCI's, for registries that take nothing else. An image that
 	// exists keeps its own.
 	DockerMediaTypes bool
+
+	// Settle is the shortest time after which a write is looked at again; zero
+	// is SettleFloor. Less is for who knows that nobody else writes.
+	Settle time.Duration
 }
 
 // A Signer signs manifests with one key and attaches the signatures. It is
@@ -54,6 +60,7 @@ type Signer struct {
 	key              crypto.Signer
 	locker           Locker
 	dockerMediaTypes bool
+	settle           time.Duration
 }
 
 // New returns a Signer, or an error when the configuration has no registry or
@@ -68,7 +75,7 @@ func New(c Config) (*Signer, error) {
 	if err := checkPublicKey(c.Key.Public()); err != nil {
 		return nil, fmt.Errorf("signer: %w", err)
 	}
-	return &Signer{c.Registry, c.Key, c.Locker, c.DockerMediaTypes}, nil
+	return &Signer{c.Registry, c.Key, c.Locker, c.DockerMediaTypes, cmp.Or(c.Settle, SettleFloor)}, nil
 }
 
 // Request asks for one signature.

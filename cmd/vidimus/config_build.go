@@ -27,11 +27,13 @@ type revision struct {
 	identity  map[string][sha256.Size]byte
 }
 
-// observers are told what the parts do. Each may be nil.
+// observers are told what the parts do, and what they share with others. Each may
+// be nil.
 type observers struct {
 	Upstream func(name string) func(status string, remaining int)
 	Decision func(d policy.Decision, took time.Duration)
-	Locks    *proxy.Locks // which the proxy uses as well
+	Locks    *proxy.Locks  // which the proxy uses as well
+	Settle   time.Duration // of what signs; zero is its default
 }
 
 // build makes the parts of l. A client of old whose settings are the same is
@@ -60,7 +62,7 @@ func (l *loaded) build(o observers, suspended map[string]string, old *revision) 
 	if err := r.connect(o, old); err != nil {
 		return nil, err
 	}
-	r.Proxy, err = r.proxyRevision(o.Locks)
+	r.Proxy, err = r.proxyRevision(o)
 	return r, err
 }
 
@@ -85,7 +87,7 @@ func (r *revision) connect(o observers, old *revision) error {
 	return nil
 }
 
-func (r *revision) proxyRevision(locks *proxy.Locks) (*proxy.Revision, error) {
+func (r *revision) proxyRevision(o observers) (*proxy.Revision, error) {
 	p := &proxy.Revision{
 		ID:              r.ID,
 		Upstreams:       make(map[string]proxy.Registered),
@@ -98,7 +100,7 @@ func (r *revision) proxyRevision(locks *proxy.Locks) (*proxy.Revision, error) {
 	}
 	for _, u := range r.Upstreams {
 		client := r.Clients[u.Name]
-		signers, err := r.signersOf(u.Name, client, locks, r.Suspended)
+		signers, err := r.signersOf(u.Name, client, o, r.Suspended)
 		if err != nil {
 			return nil, err
 		}

@@ -30,16 +30,16 @@ type pushSigner struct {
 
 // signersOf returns the signers for one upstream, by the authority's name. Those that
 // are suspended sign nothing.
-func (l *loaded) signersOf(name string, client *upstream.Client, locks *proxy.Locks, suspended map[string]string) (map[string]proxy.Signer, error) {
+func (l *loaded) signersOf(name string, client *upstream.Client, o observers, suspended map[string]string) (map[string]proxy.Signer, error) {
 	all := make(map[string]proxy.Signer)
 	for authority, key := range l.Signers {
 		if suspended[authority] != "" || suspended[signerOf(authority)] != "" {
 			continue
 		}
 		registry := upstreamRegistry{name, client}
-		config := signer.Config{Registry: registry, Key: key.Signer}
-		if locks != nil {
-			config.Locker = locks
+		config := signer.Config{Registry: registry, Key: key.Signer, Settle: o.Settle}
+		if o.Locks != nil {
+			config.Locker = o.Locks
 		}
 		s, err := signer.New(config)
 		if err != nil {

@@ -78,8 +78,7 @@ func TestWhatIsPushedByDigestIsNotSigned(t *testing.T) {
 func TestWithoutTheKeyNoTagIsPut(t *testing.T) {
 	t.Parallel()
 	p := newPushing(t, lying.Start(t))
-	p.server.reloader.use = func(r *revision) error { return p.server.proxy.Use(r.Proxy) }
-	p.server.reloader.suspend(map[string]string{signerOf("release"): "release.key does not exist"})
+	p.suspend(map[string]string{signerOf("release"): "release.key does not exist"})
 	image := lying.Image("keyless")
 	response, text := p.image("local/acme/web", image, "v1")
 	if response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") == "" || !strings.Contains(text, "the key of authority release") {
@@ -88,7 +87,7 @@ func TestWithoutTheKeyNoTagIsPut(t *testing.T) {
 	if got := p.up.Tags("acme/web"); len(got) != 0 {
 		t.Errorf("tags %q", got)
 	}
-	p.server.reloader.suspend(nil)
+	p.suspend(nil)
 	p.created(p.image("local/acme/web", image, "v1"))
 	if status := p.pulls("local/acme/web", "v1"); status != http.StatusOK {
 		t.Errorf("it is pulled with %d", status)

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,26 +19,30 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"vidimus/e2e/lying"
+	"vidimus/proxy"
+	"vidimus/proxy/store"
 	"vidimus/signer"
 	"vidimus/verifier"
 )
 
-// pushing is a server before an upstream called local, whose acme/** is signed by
+// pushing is a proxy before an upstream called local, whose acme/** is signed by
 // release when it is pushed, and whose open/** is stored as it comes.
 type pushing struct {
 	*testing.T
-	up     *lying.Registry
-	dir    string
-	server *server
-	url    string
-	key    verifier.Key
-	out    lockedBuffer
+	up       *lying.Registry
+	loaded   *loaded
+	shared   observers
+	revision *revision
+	proxy    *proxy.Proxy
+	records  lockedBuffer
+	url      string
+	key      verifier.Key
 }
 
 const pushingConfig = `version: 1
 http: {addr: '127.0.0.1:0'}
 metrics: {addr: ''}
-upstreams: {local: {url: '%s'}}
+upstreams: {local: {url: 'http://127.0.0.1:1'}}
 authorities:
   release: {keys: [release.pub], signer: {key: release.key, passwordFile: password}}
   other: {keys: [other.pub]}
@@ -47,8 +52,9 @@ policies:
   - {match: local/closed/**, allow: unverified}
 `
 
-// pushKey is one key for all tests: to encrypt it takes long.
-var pushKey = sync.OnceValues(func() (files map[string]string, err error) {
+// pushKeys are the files of two keys, the same for all tests: to encrypt one takes
+// long.
+var pushKeys = sync.OnceValues(func() (files map[string]string, err error) {
 	files = map[string]string{"password": "secret\n"}
 	for _, name := range []string{"release", "other"} {
 		key, err := signer.GenerateKey()
@@ -68,43 +74,93 @@ var pushKey = sync.OnceValues(func() (files map[string]string, err error) {
 	return files, nil
 })
 
+// pushDirectory writes the files of pushKeys and a configuration into a directory.
+func pushDirectory(dir, config string) error {
+	files, err := pushKeys()
+	if err != nil {
+		return err
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(dir, "vidimus.yaml"), []byte(config), 0o600)
+}
+
+// pushLoaded is pushingConfig, whose key is decrypted once.
+var pushLoaded = sync.OnceValues(func() (*loaded, error) {
+	dir, err := os.MkdirTemp("", "vidimus-push-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	if err := pushDirectory(dir, pushingConfig); err != nil {
+		return nil, err
+	}
+	return load(fromFile(filepath.Join(dir, "vidimus.yaml")), lookupIn(nil), time.Now())
+})
+
+// pushSettle is enough where nobody else writes.
+const pushSettle = 10 * time.Millisecond
+
 func newPushing(t *testing.T, up *lying.Registry) *pushing {
 	t.Helper()
-	p := &pushing{T: t, up: up, dir: t.TempDir()}
-	files, err := pushKey()
+	once, err := pushLoaded()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, content := range files {
-		p.write(name, content)
-	}
-	if p.key, err = verifier.ParseKey([]byte(files["release.pub"])); err != nil {
-		t.Fatal(err)
-	}
-	p.write("vidimus.yaml", fmt.Sprintf(pushingConfig, up.URL))
+	l := *once
+	l.Upstreams = slices.Clone(l.Upstreams)
+	l.Upstreams[0].Config.URL = up.URL
+	l.Upstreams[0].URLHost = up.Host
+	p := &pushing{T: t, up: up, loaded: &l, key: once.Policy.Authorities[0].Keys[0]}
 	p.start()
 	return p
 }
 
-func (p *pushing) write(name, content string) {
-	p.Helper()
-	if err := os.WriteFile(filepath.Join(p.dir, name), []byte(content), 0o600); err != nil {
-		p.Fatal(err)
-	}
-}
-
-// start is a new process with the files as they are.
+// start is a new process, which shares nothing with the one before.
 func (p *pushing) start() {
 	p.Helper()
-	s, err := newServer(serverConfig{
-		From: fromFile(filepath.Join(p.dir, "vidimus.yaml")), Lookup: lookupIn(nil), Stdout: &p.out, Stderr: io.Discard, Drain: time.Second,
-	})
+	p.shared = observers{Locks: new(proxy.Locks), Settle: pushSettle}
+	var err error
+	if p.revision, err = p.loaded.build(p.shared, nil, nil); err != nil {
+		p.Fatal(err)
+	}
+	s, err := store.Open(store.Config{})
 	if err != nil {
 		p.Fatal(err)
 	}
-	web := httptest.NewServer(s.proxy)
-	p.Cleanup(func() { web.Close(); s.close() })
-	p.server, p.url = s, web.URL
+	p.proxy, err = proxy.New(proxy.Config{
+		Store: s, Index: s, Recorder: proxy.NewDecisionLog(&p.records), Locks: p.shared.Locks, Merge: signer.Union, Settle: pushSettle,
+	}, p.revision.Proxy)
+	if err != nil {
+		p.Fatal(err)
+	}
+	web := httptest.NewServer(p.proxy)
+	p.Cleanup(func() {
+		web.Close()
+		p.proxy.Close()
+		if err := s.Close(); err != nil {
+			p.Error(err)
+		}
+		for _, client := range p.revision.Clients {
+			client.Close()
+		}
+	})
+	p.url = web.URL
+}
+
+// suspend makes another revision, in which these authorities or signers are.
+func (p *pushing) suspend(trouble map[string]string) {
+	p.Helper()
+	r, err := p.loaded.build(p.shared, trouble, p.revision)
+	if err != nil {
+		p.Fatal(err)
+	}
+	if err := p.proxy.Use(r.Proxy); err != nil {
+		p.Fatal(err)
+	}
 }
 
 // do sends a request, and returns the answer with its body read.
@@ -197,11 +253,7 @@ type signed struct {
 // has signed, each as what it claims.
 func (p *pushing) signatures(repository string, digest v1.Hash) []signed {
 	p.Helper()
-	upstream, ok := p.server.reloader.Revision().Clients["local"]
-	if !ok {
-		p.Fatal("no client")
-	}
-	here := registryRepository{upstream, repository}
+	here := registryRepository{p.revision.Clients["local"], repository}
 	report := verifier.Verify(context.Background(), direct{here, here}, verifier.Subject{Repository: repository, Digest: digest},
 		[]verifier.Authority{{Name: "release", Keys: []verifier.Key{p.key}}}, verifier.Tags(), nil)
 	var found []signed
