@@ -152,11 +152,6 @@ func (q *request) checkRange(u session) (ranged bool, err error) {
 		return false, &Error{Status: http.StatusBadRequest, Code: codeBlobUploadInvalid, Message: "invalid Content-Range " + quote(value) + ": want first-last of as many bytes as come"}
 	}
 	if from != u.Offset {
-		// told where to go on, as the answer to GET would
-		if location, err := q.uploadLocation(u); err == nil {
-			q.w.Header().Set("Location", location)
-			q.w.Header().Set("Range", uploadRange(u))
-		}
 		return false, &Error{
 			Status: http.StatusRequestedRangeNotSatisfiable, Code: codeRangeInvalid, Size: -1,
 			Message: fmt.Sprintf("the piece begins at %d, but the upload has %d bytes", from, u.Offset),

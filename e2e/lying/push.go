@@ -6,6 +6,8 @@ import (
 	"maps"
 	"net/http"
 	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 // upload takes a blob in one POST, or in POST, PATCH and PUT; tells how far it is;
@@ -81,6 +83,14 @@ func (r *Registry) Uploads() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.uploads)
+}
+
+// Blob returns the blob of digest that a repository holds.
+func (r *Registry) Blob(repository string, digest v1.Hash) (content []byte, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	content, ok = r.repo(repository).blobs[digest.String()]
+	return content, ok
 }
 
 // deleteManifest removes a tag, or a manifest with all tags that name it.
