@@ -225,13 +225,15 @@ func (s *Store) begin() error {
 	return nil
 }
 
-// holds reports whether something lies under k; whether it is right is for a
-// reader to find out.
+// holds reports whether something lies under k that is not known to be wrong, and
+// in its place for want of a way to remove it; whether it is right is for a reader
+// to find out.
 func (s *Store) holds(k key) bool {
 	c, err := s.shelf.open(k)
 	if err != nil {
 		return false
 	}
-	c.Close()
-	return true
+	defer c.Close()
+	known := s.seals.get(k, c.found())
+	return known == nil || !known.bad
 }
