@@ -77,12 +77,13 @@ func (s *Store) launch(ctx context.Context, t *transfer) {
 	go t.run(ctx)
 }
 
-// enter counts a reader. The store's mutex is held, so that a transfer is
+// enter counts a reader, which is about to follow. The store's mutex is held, so that a transfer is
 // never joined and given up at once.
 func (t *transfer) enter() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.readers++
+	t.coming++
 	if t.timer != nil {
 		t.timer.Stop()
 		t.timer = nil

@@ -223,14 +223,10 @@ func (t *transfer) begin() {
 func (t *transfer) lose(why error) {
 	t.complain(why)
 	t.store.retire(t)
-	unread := false
 	t.update(func() {
 		t.draft, t.lost = nil, why
-		unread = len(t.followers) == 0 && t.phase < complete
+		t.heed()
 	})
-	if unread {
-		t.stop(errDiverted) // who joined just now goes on alone
-	}
 }
 
 // kept reports whether the chunk in hand can be read back, now or later. The
@@ -280,8 +276,12 @@ func (t *transfer) settle(ctx context.Context, c *chunk) {
 }
 
 // behind reports whether a reader may have bytes before offset that it has not
-// taken. Who waits for the digest to hold is not waited for.
+// taken, or has joined and may be about to. Who waits for the digest to hold is not
+// waited for. The mutex is held.
 func (t *transfer) behind(offset int64) bool {
+	if t.coming > 0 {
+		return true
+	}
 	for f := range t.followers {
 		if f.offset < offset && f.offset < f.part.free(t.published, f.total()) {
 			return true
@@ -290,14 +290,18 @@ func (t *transfer) behind(offset int64) bool {
 	return false
 }
 
-// leaveBehind gives up on the readers that want bytes before offset: they go on
-// alone, and nobody waits for them again. The mutex is held.
+// leaveBehind gives up on the readers that want bytes before offset, and on those
+// that have not come: they go on alone, and nobody waits for them again. The mutex
+// is held.
 func (t *transfer) leaveBehind(offset int64) {
 	for f := range t.followers {
 		if f.offset < offset {
+			f.left = true
 			delete(t.followers, f)
 		}
 	}
+	t.coming = 0
+	t.heed()
 }
 
 // shift takes the oldest chunk from the window. The mutex is held.
