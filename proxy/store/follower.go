@@ -95,7 +95,7 @@ func (f *follower) look() move {
 		return move{part: true}
 	case t.phase == failed:
 		return move{err: t.err}
-	case f.left || t.diverted && t.phase < complete:
+	case f.left || t.ending && t.phase < complete:
 		return move{part: true} // while what it was handed out is still known by its tags
 	}
 	stop := f.part.stop(f.total())

@@ -66,11 +66,11 @@ func (t *transfer) pass(ctx context.Context, from feed, judge func(sum key) erro
 			t.settle(ctx, c)
 		}
 	})
-	err := t.fill(ctx, from, full)
+	err := t.guard(func() error { return t.fill(ctx, from, full) })
 	close(full)
 	err = cmp.Or(<-digesting, err)
 	if err == nil {
-		err = judge(sum)
+		err = t.guard(func() error { return judge(sum) })
 	}
 	t.store.deferred.Add(-int64(len(deferred)))
 	if err == nil {
@@ -88,25 +88,26 @@ func (t *transfer) pass(ctx context.Context, from feed, judge func(sum key) erro
 func (t *transfer) work(from <-chan *chunk, f func()) <-chan error {
 	ended := make(chan error, 1)
 	go func() {
-		var err error
-		defer func() { ended <- err }()
-		defer func() {
-			if p := recover(); p != nil {
-				err = t.panicked(p)
-				t.stop(err)
-				for range from {
-				}
+		err := t.guard(func() error { f(); return nil })
+		if err != nil {
+			t.stop(err)
+			for range from {
 			}
-		}()
-		f()
+		}
+		ended <- err
 	}()
 	return ended
 }
 
-// panicked is the error that a panic is to those who read.
-func (t *transfer) panicked(p any) error {
-	t.store.log.Error("transfer panicked", "digest", t.key.String(), "panic", p, "stack", string(debug.Stack()))
-	return fmt.Errorf("store: transfer of %s: panic: %v", t.key, p)
+// guard makes a panic of f an error, to be told to those who read.
+func (t *transfer) guard(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			t.store.log.Error("transfer panicked", "digest", t.key.String(), "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("store: transfer of %s: panic: %v", t.key, p)
+		}
+	}()
+	return f()
 }
 
 // fill reads chunk after chunk, publishes bytes as they come, and passes whole

@@ -57,7 +57,7 @@ type transfer struct {
 	followers map[*follower]struct{}
 	readers   int
 	coming    int  // of the readers, those that may still become followers
-	diverted  bool // it ends, since what comes is for nobody
+	ending    bool // it was told to end, since what comes is for nobody
 	done      bool // the goroutines have ended
 	abandoned time.Time
 	mark      int64 // published when the last reader left
@@ -115,18 +115,12 @@ func (t *transfer) update(change func()) {
 // origin, fails this transfer and not the process.
 func (t *transfer) run(ctx context.Context) {
 	defer t.store.running.Done()
-	err := func() (err error) {
-		defer func() {
-			if p := recover(); p != nil {
-				err = t.panicked(p)
-			}
-		}()
+	t.finish(t.guard(func() error {
 		if t.held != nil {
 			return t.look(ctx)
 		}
 		return t.fetch(ctx)
-	}()
-	t.finish(err)
+	}))
 }
 
 // fetch brings the content from its origin. It returns nil when that has
@@ -280,7 +274,7 @@ func (t *transfer) heed() {
 	}
 	t.wake()
 	if t.phase < complete && len(t.followers) == 0 && t.coming == 0 {
-		t.diverted = true
+		t.ending = true
 		t.stop(errDiverted)
 	}
 }
