@@ -36,7 +36,8 @@
 //
 // A process that is killed leaves nothing wrong in sight: the temporary files of
 // a dead process are swept by the next one. Files are made durable about a second
-// after they are visible, many together. A machine that dies may so leave a file
+// after they are visible, many together, and so is what Open has changed, which
+// waits for no medium to do it. A machine that dies may so leave a file
 // under a digest with bytes missing: since the next process hashes it before it
 // hands out its end, it is found out, removed and fetched again.
 //
