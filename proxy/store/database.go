@@ -1,10 +1,8 @@
 package store
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -23,12 +21,11 @@ var errDamaged = errors.New("store: index file is damaged")
 const asideFile = indexFile + ".damaged"
 
 // database is the index file. bbolt keeps it whole over a crash. It trusts the
-// file's pages, though, and panics or faults over damaged ones: that is caught
-// here, and the file given up.
+// file's pages, though: they are checked when it is opened. It panics or faults over
+// those that are damaged later: that is caught here, and the file given up.
 type database struct {
-	file   *os.File
-	db     *bbolt.DB
-	vetted bool // of who writes
+	file *os.File
+	db   *bbolt.DB
 }
 
 // openDatabase opens the index file, and begins a new one when it is damaged.
@@ -71,6 +68,9 @@ func tryDatabase(root *os.Root) (*database, error) {
 		if err != nil {
 			return err
 		}
+		if err := d.vet(); err != nil {
+			return err
+		}
 		return d.makeTables()
 	})
 	if err != nil {
@@ -90,9 +90,6 @@ func (d *database) makeTables() error {
 		}
 		return nil
 	}); err != nil || !missing {
-		return err
-	}
-	if err := d.vet(); err != nil {
 		return err
 	}
 	return d.db.Update(func(tx *bbolt.Tx) error {
@@ -147,44 +144,9 @@ func (d *database) names(t table, n int, last string) (names []string, err error
 	return names, err
 }
 
-// vet checks, before anything is written, that each page in use says where it is,
-// and that it ends within the file. bbolt believes a page that it replaces, and would
-// note up to 2^32 pages of one in memory as free.
-func (d *database) vet() error {
-	if d.vetted {
-		return nil
-	}
-	size := int64(d.db.Info().PageSize)
-	err := d.db.View(func(tx *bbolt.Tx) error {
-		for n := 2; ; n++ { // the first two have a sum
-			page, err := tx.Page(n)
-			if page == nil {
-				return err
-			}
-			if page.Type == "free" {
-				continue
-			}
-			var id [8]byte
-			if _, err := d.file.ReadAt(id[:], int64(n)*size); err != nil && err != io.EOF {
-				return err
-			}
-			last, err := tx.Page(n + page.OverflowCount)
-			if last == nil || binary.NativeEndian.Uint64(id[:]) != uint64(n) {
-				return errors.Join(err, fmt.Errorf("%w: page %d", errDamaged, n))
-			}
-			n += page.OverflowCount
-		}
-	})
-	d.vetted = err == nil
-	return err
-}
-
 // write makes changes durable, all or none, and returns the file's size.
 func (d *database) write(changes map[hint][]byte) (size int64, err error) {
 	err = guard(func() error {
-		if err := d.vet(); err != nil {
-			return err
-		}
 		return d.db.Update(func(tx *bbolt.Tx) error {
 			size = tx.Size()
 			for at, value := range changes {
