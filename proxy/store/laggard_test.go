@@ -289,3 +289,57 @@ func TestWhatRunsAndCanBeJoinedNoMoreMakesRoomToo(t *testing.T) {
 		}
 	})
 }
+
+// What a reader was handed out must have been hashed when he goes on alone.
+func TestWhoIsLeftBehindTakesNothingMoreThatIsNotHashed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := fillsUp(t)
+		data := sample(1, muchLost)
+		g := newGated(data, len(data))
+		slow, quick := fetched(t, s, data, g.from), fetched(t, s, data, g.from)
+		close(g.gate)
+		if _, err := io.ReadFull(slow, make([]byte, 10)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(quick, make([]byte, chunkSize+10)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(s.limits.patience * 3 / 2) // the slow one is left behind, the quick one waited for
+		got := make([]byte, (maxDeferred+7)*chunkSize-10)
+		if _, err := io.ReadFull(slow, got); err != nil || !bytes.Equal(got, data[10:10+len(got)]) {
+			t.Errorf("who was left behind: %v", err)
+		}
+		quick.Close()
+		mustRead(t, slow, -1, data[10+len(got):])
+	})
+}
+
+func TestWhoFollowsATransferThatEndsForNobodyTakesNothingOfIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mustOpen(t, Config{Directory: t.TempDir(), files: broken("write")})
+		data := sample(1, muchLost)
+		const hashed = (maxDeferred + 4) * chunkSize // before the first waits for who has joined
+		come, calls, release := hashed+chunkSize/2, 0, make(chan struct{})
+		from := func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
+			if calls++; calls > 1 {
+				return (&upstream{data: data}).from(ctx, offset)
+			}
+			return io.NopCloser(io.MultiReader(bytes.NewReader(data[:come]), readerFunc(func([]byte) (int, error) {
+				<-release // whatever it is told
+				return 0, io.ErrUnexpectedEOF
+			}))), int64(len(data)), nil
+		}
+		it := joined(t, s, data, from)
+		time.Sleep(laggardPatience + time.Second)
+		r, _, err := s.follow(t.Context(), it, from, int64(len(data)), span{hashed + 10, -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(r, make([]byte, 10)); err != nil {
+			t.Error(err)
+		}
+		close(release)
+		synctest.Wait()
+		mustRead(t, r, -1, data[hashed+20:])
+	})
+}
