@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"encoding/json"
 	"net/http"
 	"slices"
 	"strconv"
@@ -125,8 +126,35 @@ func TestABlobOfAnotherRepositoryIsNotInspected(t *testing.T) {
 	servedBlob(t, w.get(blobPath("ghcr.io/acme/secret", config), as("insider")...), secret.Blobs[0])
 	refused(t, w.get(blobPath(web, config), as("inspector")...), http.StatusNotFound, "BLOB_UNKNOWN", "")
 	refused(t, w.get(byDigest(web, secret), as("inspector")...), http.StatusNotFound, "MANIFEST_UNKNOWN", "")
+	refused(t, w.get(blobPath(web, config), append(as("inspector"), "Range", "bytes=999999-")...), http.StatusNotFound, "BLOB_UNKNOWN", "") // not even its size
 	if a := w.head(blobPath(web, config), as("inspector")...); a.status != http.StatusNotFound {
 		t.Errorf("HEAD: %d", a.status)
+	}
+}
+
+// TestASignerReadsNoImage: not even one that others may pull.
+func TestASignerReadsNoImage(t *testing.T) {
+	w := newWorld(t, guarded(oneForEachRight...))
+	image := lying.Image("web")
+	w.up.PushSigned("acme/web", image, w.key, "v1")
+	config := blobPath(web, lying.Digest(image.Blobs[0]))
+	for _, user := range []string{"signer", "puller", "signer"} {
+		served(t, w.get(manifestPath(web, "v1"), as(user)...), image)
+		if a := w.get(config, as(user)...); (a.status == http.StatusOK) != (user == "puller") {
+			t.Errorf("%s: %d", user, a.status)
+		}
+	}
+	// but what vouches for it
+	signature := w.get(manifestPath(web, tag(image.Digest())), as("signer")...)
+	if signature.status != http.StatusOK {
+		t.Fatalf("%d %s", signature.status, signature.body)
+	}
+	var parsed struct{ Layers []v1.Descriptor }
+	if err := json.Unmarshal(signature.body, &parsed); err != nil || len(parsed.Layers) != 1 {
+		t.Fatal(err)
+	}
+	if a := w.get(blobPath(web, parsed.Layers[0].Digest), as("signer")...); a.status != http.StatusOK {
+		t.Errorf("the payload: %d %s", a.status, a.body)
 	}
 }
 
