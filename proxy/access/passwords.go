@@ -1,6 +1,7 @@
 package access
 
 import (
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -8,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"sync"
 	"time"
@@ -90,6 +92,11 @@ func absentHash(cost int) []byte {
 
 // Users returns the names of all users, sorted.
 func (p *Passwords) Users() []string { return sortedNames(p.users) }
+
+// Equal reports whether both were made of the same users and hashes.
+func (p *Passwords) Equal(other *Passwords) bool {
+	return p != nil && other != nil && maps.EqualFunc(p.users, other.users, bytes.Equal)
+}
 
 // Check returns nil when user has this password, ErrCredentials when not,
 // ErrBusy when too many others wait, or the error of ctx. A nil Passwords knows
