@@ -215,7 +215,14 @@ func (p *Podman) Version(tb testing.TB) string {
 
 func (p *Podman) Pull(tb testing.TB, upstream, repository, reference string) Result {
 	tb.Helper()
-	return p.run(tb, "pull", "--signature-policy", filepath.Join(p.dir, "policy.json"), join(upstream+"/"+repository, reference))
+	return p.PullWith(tb, join(upstream+"/"+repository, reference))
+}
+
+// PullWith pulls an image with further flags before its name.
+func (p *Podman) PullWith(tb testing.TB, image string, flags ...string) Result {
+	tb.Helper()
+	args := append([]string{"pull", "--signature-policy", filepath.Join(p.dir, "policy.json")}, flags...)
+	return p.run(tb, append(args, image)...)
 }
 
 // Skopeo is skopeo; its Pull copies to a directory.
