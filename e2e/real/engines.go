@@ -148,7 +148,14 @@ func (c *Containerd) Version(tb testing.TB) string {
 
 func (c *Containerd) Pull(tb testing.TB, upstream, repository, reference string) Result {
 	tb.Helper()
-	return c.run(tb, "images", "pull", "--hosts-dir", c.hosts, join(upstream+"/"+repository, reference))
+	return c.PullWith(tb, join(upstream+"/"+repository, reference))
+}
+
+// PullWith pulls an image with further flags before its name.
+func (c *Containerd) PullWith(tb testing.TB, image string, flags ...string) Result {
+	tb.Helper()
+	args := append([]string{"images", "pull", "--hosts-dir", c.hosts}, flags...)
+	return c.run(tb, append(args, image)...)
 }
 
 func (c *Containerd) Exec(tb testing.TB, upstream, repository, reference string, command ...string) Result {

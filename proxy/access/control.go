@@ -46,17 +46,20 @@ func New(config Config) (*Control, error) {
 // Identify tells who makes a request: the user whose name and password it
 // carries, or else the certificate that the listener has verified, or nobody.
 // Credentials that are there have to hold: another scheme than Basic, or two
-// headers, is ErrCredentials too.
+// headers, is ErrCredentials too. An empty name with an empty password is what
+// podman and its kin send who have none, and claims nothing.
 func (c *Control) Identify(r *http.Request) (Caller, error) {
 	if sent := r.Header["Authorization"]; len(sent) > 0 {
 		user, password, ok := r.BasicAuth()
 		if !ok || len(sent) > 1 {
 			return Caller{}, ErrCredentials
 		}
-		if err := c.passwords.Check(r.Context(), user, password); err != nil {
-			return Caller{}, err
+		if user != "" || password != "" {
+			if err := c.passwords.Check(r.Context(), user, password); err != nil {
+				return Caller{}, err
+			}
+			return Caller{Kind: User, Name: user}, nil
 		}
-		return Caller{Kind: User, Name: user}, nil
 	}
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 && len(r.TLS.VerifiedChains[0]) > 0 {
 		if names := certificateNames(r.TLS.VerifiedChains[0][0]); len(names) > 0 {
