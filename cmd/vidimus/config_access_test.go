@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
+	"vidimus/proxy"
 	"vidimus/proxy/access"
 )
 
@@ -255,6 +256,25 @@ auth: {htpasswd: users, access: [{subjects: ["cert:node.example", alice], match:
 		answer.Body.Close()
 		if answer.StatusCode != row.want {
 			t.Errorf("%s: %d %s", name, answer.StatusCode, body)
+		}
+	}
+}
+
+func TestDecisionsNameWhoAsked(t *testing.T) {
+	var out strings.Builder
+	f := decisionsFlags{}
+	r := proxy.Record{ID: "7f3c", Decision: "denied", Reason: "unsigned", Repository: "ghcr.io/acme/web", Reference: "v1", Enforcement: "enforce", Client: "192.0.2.7", Caller: "auditor", Access: "inspect"}
+	if err := f.printer(&out)(r); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"client auditor at 192.0.2.7\n", "; SERVED all the same, for the caller may inspect"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in %s", want, &out)
+		}
+	}
+	for client, want := range map[string]bool{"auditor": true, "192.0.2.7": true, "inspect": false} {
+		if (proxy.Query{Client: client}).Matches(r) != want {
+			t.Errorf("--client %s: %v", client, !want)
 		}
 	}
 }
