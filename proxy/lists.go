@@ -24,7 +24,13 @@ const (
 	maxPage     = 1000
 )
 
+// serveBase answers what clients ask first, to learn whether to log in. Who is let
+// in unknown is told that credentials may help elsewhere (RFC 9110, section 11.6.1):
+// podman and its kin send none anywhere unless they were asked for some here.
 func (q *request) serveBase() error {
+	if q.Access != nil && q.caller.Kind == access.Anonymous {
+		q.w.Header().Set("Www-Authenticate", challenge)
+	}
 	return q.sendJSON("application/json", []byte("{}"))
 }
 

@@ -73,7 +73,7 @@ func (m *memory[K, V]) add(key K, value V) {
 // put is add, with the lock held.
 func (m *memory[K, V]) put(key K, value V) {
 	entry := sized[V]{value, m.cost(key, value)}
-	m.lru.Remove(key) // an Add in its place would not tell that it goes
+	m.lru.Remove(key) // Add would replace what is held without a call
 	m.bytes += entry.bytes
 	m.lru.Add(key, entry)
 	for m.bytes > m.most && m.lru.Len() > 1 {

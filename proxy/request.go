@@ -83,11 +83,12 @@ func newRequest(p *Proxy, l *live, w http.ResponseWriter, r *http.Request) *requ
 // serve answers the request, or returns why it cannot. Nothing has been
 // written when it returns an error.
 func (q *request) serve() error {
-	err := q.identify()
-	if err != nil {
-		return err
+	var err error
+	q.route, err = parseRoute(q.path)
+	if unknown := q.identify(); unknown != nil {
+		return unknown
 	}
-	if q.route, err = parseRoute(q.path); err != nil {
+	if err != nil {
 		return err
 	}
 	unsupported := q.refuseMethod()

@@ -65,6 +65,7 @@ var explainedInProse = map[string]bool{
 	"exceptions.*.match": true, "exceptions.*.digests": true, "exceptions.*.until": true, "exceptions.*.reason": true,
 	"include.*.files": true, "include.*.scope": true,
 	"authorities.*.signer": true, "authorities.*.signer.key": true, "authorities.*.signer.passwordFile": true, "authorities.*.signer.passwordEnv": true,
+	"auth.access": true, "auth.access.*.subjects": true, "auth.access.*.match": true, "auth.access.*.actions": true,
 }
 
 func TestProseOfTheExampleShowsWhatItCannotSwitchOn(t *testing.T) {

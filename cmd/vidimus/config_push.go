@@ -169,7 +169,7 @@ func (j *judgement) pushes() {
 		hasSigner[a.Name] = a.Value.Signer != nil
 	}
 	host, _, err := net.SplitHostPort(j.config.HTTP.Addr.Value)
-	open := err == nil && (!isLoopback(host) || j.config.HTTP.ExternalURL != "")
+	open := err == nil && !j.config.knowsCallers() && (!isLoopback(host) || j.config.HTTP.ExternalURL != "")
 	for _, p := range j.config.Policies {
 		if p.Push == nil || p.Push.Unsigned {
 			continue
