@@ -68,6 +68,14 @@ func TestWhatIsPushedByDigestIsNotSigned(t *testing.T) {
 	if got := p.up.Tags("acme/web"); len(got) != 0 {
 		t.Errorf("tags %q", got)
 	}
+	// But who pushes sees that it is there, as docker wants to of a blob: by HEAD alone.
+	for _, path := range []string{"manifests/" + image.Digest().String(), "blobs/" + lying.Digest(image.Blobs[1]).String()} {
+		for method, want := range map[string]bool{"HEAD": true, "GET": false} {
+			if response, text := p.do(method, "/v2/local/acme/web/"+path, nil, nil); (response.StatusCode == http.StatusOK) != want {
+				t.Errorf("%s %s: %d %s", method, path, response.StatusCode, text)
+			}
+		}
+	}
 	// The denial of a moment ago does not outlast the push that signs.
 	p.created(p.manifest("local/acme/web", "v1", image))
 	if status := p.pulls("local/acme/web", image.Digest().String()); status != http.StatusOK {

@@ -203,6 +203,12 @@ func RegistriesConf(upstream, addr string) string {
 
 func (p *Podman) Name() string { return "podman" }
 
+// Command runs podman with its configuration and arguments.
+func (p *Podman) Command(tb testing.TB, args ...string) Result {
+	tb.Helper()
+	return p.run(tb, args...)
+}
+
 func (p *Podman) run(tb testing.TB, args ...string) Result {
 	tb.Helper()
 	return Run(tb, Command{
