@@ -183,7 +183,7 @@ func (j *judgement) pushes() {
 		} else if !known && sign.Value != "" {
 			j.fail(sign, "authority "+quote(sign.Value)+" has no signer", "add to it: signer: {key: FILE, passwordFile: FILE}")
 		}
-		if open {
+		if open && sign.Value != "" {
 			j.fail(p.Push, "signs what everybody pushes who reaches "+j.config.HTTP.Addr.Value+", for nobody has to log in",
 				"configure auth; or listen on loopback, without http.externalURL")
 		}
