@@ -100,9 +100,17 @@ func (p *piece) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// Close ends a Read under way, when the source can.
+func (p *piece) Close() error {
+	if closer, ok := p.source.(io.Closer); ok {
+		return closer.Close()
+	}
+	return nil
+}
+
 // body is the body of the request, each piece of which may take the client
 // readPatience.
-func (q *request) body() io.Reader {
+func (q *request) body() *patient {
 	return &patient{source: q.r.Body, control: http.NewResponseController(q.w)}
 }
 
@@ -125,3 +133,6 @@ func (p *patient) Read(b []byte) (int, error) {
 	}
 	return n, err
 }
+
+// Close ends a Read under way, and all that come after.
+func (p *patient) Close() error { return p.control.SetReadDeadline(time.Unix(1, 0)) }

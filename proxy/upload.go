@@ -176,9 +176,13 @@ func (q *request) commitUpload(v *view, u session) error {
 // else.
 func (q *request) finishUpload(v *view, u session, digest v1.Hash) error {
 	ctx := q.r.Context()
-	body := bufio.NewReaderSize(q.body(), 16)
+	source := q.body()
+	body := bufio.NewReaderSize(source, 16)
 	if _, err := body.Peek(1); err != io.EOF { // an empty piece is not sent
-		if u, err = q.relay(v, u, body, q.r.ContentLength, false); err != nil {
+		if u, err = q.relay(v, u, struct {
+			io.Reader
+			io.Closer
+		}{body, source}, q.r.ContentLength, false); err != nil {
 			return err
 		}
 	}

@@ -66,8 +66,9 @@ func (c *Client) StartUpload(ctx context.Context, repository string, mount v1.Ha
 //
 // The piece takes as long as it takes, but the upstream must take some of it
 // within Timeouts.Idle, and answer within Timeouts.Commit once it has all of it.
-// How long Body makes wait is for the caller to bound. Body is not read after the
-// return, except by a Read under way.
+// How long body makes wait is for the caller to bound. When the request is given up
+// and body is an io.Closer it is closed, which must end a Read under way: the return
+// waits for that.
 func (c *Client) AppendUpload(ctx context.Context, repository, location string, offset, size int64, ranged bool, body io.Reader) (next string, held int64, err error) {
 	q, err := c.uploadCall(http.MethodPatch, repository, location)
 	if err != nil {
@@ -81,6 +82,9 @@ func (c *Client) AppendUpload(ctx context.Context, repository, location string, 
 	defer cancel(context.Canceled)
 	piece := newFeed(body, c.timeouts.Idle, cancel)
 	defer piece.stop()
+	if closer, ok := body.(io.Closer); ok {
+		defer context.AfterFunc(ctx, func() { closer.Close() })()
+	}
 	if ranged && size > 0 {
 		q.header = http.Header{"Content-Range": {fmt.Sprintf("%d-%d", offset, offset+size-1)}}
 	}
