@@ -110,6 +110,12 @@ func TestRealClientsPush(t *testing.T) {
 			must(t, podman.Command(t, "tag", from, to))
 			return podman.Command(t, "push", "--tls-verify=false", to)
 		}, false},
+		{"containerd", func(t *testing.T, from, to string) real.Result {
+			containerd := real.StartContainerd(t, w.proxy.Addr)
+			must(t, containerd.Command(t, "images", "pull", "--plain-http", "--all-platforms", from))
+			must(t, containerd.Command(t, "images", "tag", from, to))
+			return containerd.Command(t, "images", "push", "--plain-http", to)
+		}, true},
 		{"docker", func(t *testing.T, from, to string) real.Result {
 			docker := real.StartDocker(t, w.proxy.Addr)
 			must(t, docker.Command(t, nil, "pull", from))

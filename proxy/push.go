@@ -156,16 +156,15 @@ const (
 type pushed struct {
 	*view
 	*manifest
-	rule    *policy.Push
-	tag     string // empty: by digest
-	named   v1.Hash
-	suffix  string // of a tag that is made of the digest named
-	kind    kindOfPush
-	about   v1.Hash // the subject of evidence
-	asker   asker
-	began   time.Time
-	id      string
-	lastErr error
+	rule   *policy.Push
+	tag    string // empty: by digest
+	named  v1.Hash
+	suffix string // of a tag that is made of the digest named
+	kind   kindOfPush
+	about  v1.Hash // the subject of evidence
+	asker  asker
+	began  time.Time
+	id     string
 }
 
 // classify finds out what is pushed, from its bytes and never from its name alone.

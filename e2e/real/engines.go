@@ -134,6 +134,12 @@ func HostsTOML(url string) string {
 	return fmt.Sprintf("server = %q\n\n[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n", url, url)
 }
 
+// Command runs ctr with arguments.
+func (c *Containerd) Command(tb testing.TB, args ...string) Result {
+	tb.Helper()
+	return c.run(tb, args...)
+}
+
 func (c *Containerd) run(tb testing.TB, args ...string) Result {
 	tb.Helper()
 	return Run(tb, Command{Path: c.client, Args: append([]string{"--address", c.socket}, args...)})

@@ -21,7 +21,6 @@ import (
 type uploading struct {
 	location string // of POST and PATCH; "%s" is the path for it
 	status   int    // of PATCH; 0 is 202
-	unread   bool   // PATCH is answered without its body
 }
 
 func (u uploading) serve(rw http.ResponseWriter, r *http.Request) {
