@@ -29,7 +29,7 @@ func newEngine(from source) (engine, error) {
 	if err != nil {
 		return engine{}, configExit(err)
 	}
-	r, err := l.build(observers{}, nil, nil)
+	r, err := l.build(observers{Everything: true}, nil, nil)
 	if err != nil {
 		return engine{}, err
 	}

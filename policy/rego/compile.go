@@ -68,7 +68,10 @@ func Compile(file string, source []byte, input Input) (*Module, error) {
 	}
 	m := newModule(compiler, name)
 	m.readsTag = readsTag(compiled)
-	return m, m.prepare(parsed)
+	if err := m.prepare(parsed); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 func parse(file, source string, input Input) (*ast.Module, error) {
