@@ -41,7 +41,7 @@ func Compile(file string, source []byte, input Input) (*Module, error) {
 	if len(source) > MaxSource {
 		return nil, &Fault{Message: fmt.Sprintf("has more than %d bytes: shorten it", MaxSource)}
 	}
-	parsed, err := parse(file, string(source), input)
+	parsed, version, err := parse(file, string(source), input)
 	if err != nil {
 		return nil, faultsOf(err)
 	}
@@ -52,7 +52,7 @@ func Compile(file string, source []byte, input Input) (*Module, error) {
 	if faults := check(parsed, name); len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
-	compiler := ast.NewCompiler().WithCapabilities(capabilities()).WithDefaultRegoVersion(parsed.RegoVersion())
+	compiler := ast.NewCompiler().WithCapabilities(capabilities()).WithDefaultRegoVersion(version)
 	if schema := schemaOf(input); schema != nil {
 		schemas := ast.NewSchemaSet()
 		schemas.Put(ast.SchemaRootRef, schema)
@@ -74,20 +74,20 @@ func Compile(file string, source []byte, input Input) (*Module, error) {
 	return m, nil
 }
 
-func parse(file, source string, input Input) (*ast.Module, error) {
+func parse(file, source string, input Input) (*ast.Module, ast.RegoVersion, error) {
 	options := ast.ParserOptions{Capabilities: capabilities(), RegoVersion: ast.RegoV1}
 	if strings.TrimSpace(source) == "" {
-		return nil, &Fault{Message: "is empty: write package vidimus and a rule deny or allow"}
+		return nil, options.RegoVersion, &Fault{Message: "is empty: write package vidimus and a rule deny or allow"}
 	}
 	parsed, err := ast.ParseModuleWithOpts(file, source, options)
 	if err != nil && input == Statement {
-		old := options
-		old.RegoVersion, old.Capabilities = ast.RegoV0, nil // functions are checked by the compiler
+		// The functions are for the compiler to check.
+		old := ast.ParserOptions{RegoVersion: ast.RegoV0}
 		if again, errOld := ast.ParseModuleWithOpts(file, source, old); errOld == nil {
-			return again, nil
+			return again, old.RegoVersion, nil
 		}
 	}
-	return parsed, err
+	return parsed, options.RegoVersion, err
 }
 
 // prepare compiles the questions that m is asked.
