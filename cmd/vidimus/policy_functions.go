@@ -223,4 +223,3 @@ func (f foundImage) bundles(ctx context.Context, all []shownSignature, referrers
 	}
 	return all, nil
 }
-
