@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -39,6 +40,7 @@ type Evaluator struct {
 	observe func(Decision, time.Duration)
 	all     bool          // Options.Everything
 	slots   chan struct{} // one for each decision that reads evidence
+	rego    chan struct{} // one for each decision that evaluates Rego
 }
 
 // NewEvaluator makes an Evaluator of set and sources, neither of which is
@@ -51,6 +53,7 @@ func NewEvaluator(set *Set, sources []verifier.Source, options Options) *Evaluat
 		observe: options.Observe,
 		all:     options.Everything,
 		slots:   make(chan struct{}, verifier.MaxDecisions),
+		rego:    make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
 	if e.now == nil {
 		e.now = time.Now
@@ -179,7 +182,18 @@ func (e *Evaluator) verify(ctx context.Context, registry verifier.Registry, p *P
 	found, err := e.look(ctx, registry, about(p, d.Subject), e.set.ordered(p), e.sources, satisfied)
 	ctx, cancel := context.WithTimeout(ctx, verifier.DecisionTime)
 	defer cancel()
-	judged, late := judgeAttestations(ctx, p, e.set.suspended, d.Subject, found.evidence)
+	var judged judgements
+	var late error
+	if all {
+		// Rego makes much of its input in memory, of whatever policy it is.
+		select {
+		case e.rego <- struct{}{}:
+			defer func() { <-e.rego }()
+			judged, late = judgeAttestations(ctx, p, e.set.suspended, d.Subject, found.evidence)
+		case <-ctx.Done():
+			late = ctx.Err()
+		}
+	}
 	o := decide(p, e.set.suspended, d.Subject, found.evidence, judged)
 	d.Evidence, d.Satisfied = brief(found.evidence), o.satisfied()
 	defer e.lookFurther(ctx, registry, p, d)

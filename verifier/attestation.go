@@ -38,11 +38,12 @@ func (v *verification) checkEnvelope(e Evidence, data []byte) Evidence {
 	}
 	held := envelope.Envelope{Statement: parsed.Statement}
 	var authorities []string
+	m := newMessage(parsed.Signed)
 	for _, signature := range parsed.Signatures {
 		if len(signature.Signature) > MaxSignatureSize {
 			continue // no key's
 		}
-		holder, ok := v.holder(parsed.Signed, signature.Signature)
+		holder, ok := v.holderOf(m, signature.Signature)
 		if !ok || slices.Contains(e.KeyIDs(), holder.key.id) {
 			continue
 		}

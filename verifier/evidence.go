@@ -93,8 +93,9 @@ func (e Evidence) Detail() string { return e.detail }
 // evidence that was rejected although a trusted key signed it.
 func (e Evidence) KeyID() string { return e.keyID }
 
-// Authorities returns the names, in the order given to Verify, of the
-// authorities that hold the key; of rejected evidence, none.
+// Authorities returns the names, in the order given to Verify, of the authorities that
+// hold the key, or one of several: in the order of the signatures then. Of rejected
+// evidence there are none.
 func (e Evidence) Authorities() []string { return slices.Clone(e.authorities) }
 
 // ClaimedName returns the name that the signer gave the image, which may be

@@ -262,7 +262,10 @@ func (e Evidence) astray(digest string) Evidence {
 
 // holder returns the first key that verifies signature over data.
 func (v *verification) holder(data, signature []byte) (trusted, bool) {
-	m := newMessage(data)
+	return v.holderOf(newMessage(data), signature)
+}
+
+func (v *verification) holderOf(m *message, signature []byte) (trusted, bool) {
 	for _, k := range v.keys {
 		if k.key.verifies(m, signature) {
 			return k, true

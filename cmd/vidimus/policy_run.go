@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/spf13/cobra"
@@ -130,6 +132,9 @@ func (e engine) test(ctx context.Context, row expectation) tested {
 		repository, _ := repositoryOf(row.Image)
 		trace := e.gate.Trace(repository)
 		t.Policy = trace[len(trace)-1].Policy
+		if upstream, _, _ := strings.Cut(repository, "/"); !slices.Contains(e.names, upstream) {
+			t.Policy, t.Explained = "", "no registry called "+upstream+" is configured: write the image with its registry"
+		}
 	} else if !t.decide(ctx, e, row) {
 		t.Outcome = testUnknown
 		return t

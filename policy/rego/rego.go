@@ -80,14 +80,15 @@ func (m *Module) ReadsTag() bool { return m.readsTag }
 // denies; nothing when it does not. That it could not be evaluated is such a reason. An
 // error means that ctx ended, and that nobody can tell.
 func (m *Module) Judge(ctx context.Context, input []byte) (reasons []string, err error) {
-	value, err := ast.ValueFromReader(bytes.NewReader(input))
-	if err != nil {
-		return []string{"the input is not JSON"}, nil
-	}
 	select {
 	case m.slots <- struct{}{}:
 	case <-ctx.Done():
 		return nil, fmt.Errorf("rego: wait for a processor: %w", ctx.Err())
+	}
+	value, err := ast.ValueFromReader(bytes.NewReader(input)) // takes many times the memory of input
+	if err != nil {
+		<-m.slots
+		return []string{"the input is not JSON"}, nil
 	}
 	limited, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
