@@ -50,9 +50,6 @@ func (suffix tag) Find(ctx context.Context, registry Registry, subject Subject, 
 	if suffix == legacyTag && !yield(Candidate{patience: patience}) {
 		return nil
 	}
-	if suffix == attestationTag && !subject.Attestations {
-		return nil
-	}
 	name := "sha256-" + subject.Digest.Hex + string(suffix)
 	manifest, err := registry.Manifest(ctx, subject.Repository, name)
 	if errors.Is(err, fs.ErrNotExist) {

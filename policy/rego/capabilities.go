@@ -7,23 +7,22 @@ import (
 )
 
 // functions are those of OPA's that a module may call: their outcome depends on what
-// they are given and on nothing else, and takes time and memory in proportion to that.
+// they are given and on nothing else.
 // What is missing reaches out (http.send, net.lookup_ip_addr, opa.runtime, schemas,
 // time zones), differs from one evaluation to the next (time.now_ns, rand.intn,
-// uuid.rfc4122), makes much of little (numbers.range, net.cidr_expand, yaml.unmarshal
-// with its aliases), or handles keys and certificates, which is not a policy's affair.
+// uuid.rfc4122), makes much of little (numbers.range, bits.lsh, net.cidr_expand,
+// graph.reachable_paths, yaml.unmarshal with its aliases), or handles keys and certificates, which is not a policy's affair.
 var functions = []string{
 	// comparison, arithmetic, sets
 	"eq", "assign", "equal", "neq", "gt", "gte", "lt", "lte",
 	"internal.member_2", "internal.member_3",
 	"plus", "minus", "mul", "div", "rem", "round", "ceil", "floor", "abs",
-	"bits.or", "bits.and", "bits.negate", "bits.xor", "bits.lsh", "bits.rsh",
 	"and", "or", "intersection", "union",
 	// collections
 	"count", "sum", "product", "max", "min", "sort",
 	"array.concat", "array.flatten", "array.slice", "array.reverse",
 	"object.subset", "object.union", "object.union_n", "object.remove", "object.filter", "object.get", "object.keys",
-	"json.filter", "json.remove", "json.patch", "walk", "graph.reachable", "graph.reachable_paths",
+	"json.filter", "json.remove", "json.patch", "walk", "graph.reachable",
 	// text
 	"concat", "format_int", "indexof", "indexof_n", "substring", "contains", "startswith", "endswith", "lower", "upper",
 	"split", "replace", "trim", "trim_left", "trim_prefix", "trim_right", "trim_suffix", "trim_space", "sprintf",

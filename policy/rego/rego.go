@@ -21,8 +21,9 @@
 // # Bounds
 //
 // A module is as trusted as the configuration that names it, and may still be wrong: an
-// evaluation is stopped after Timeout, and its time bounds what memory it can take.
-// The size of the input is for the caller to bound. Of one module as many evaluations
+// evaluation is stopped after Timeout. That bounds the memory of one that is merely
+// slow; it does not keep one that is meant to from exhausting memory with a single
+// call, as of replace. The size of the input is for the caller to bound. Of one module as many evaluations
 // run at once as there are processors; one that does not stop, because a single
 // function runs long, keeps its place until it has.
 //
