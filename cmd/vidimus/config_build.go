@@ -33,6 +33,8 @@ type revision struct {
 type observers struct {
 	Upstream func(name string) func(status string, remaining int)
 	Decision func(d policy.Decision, took time.Duration)
+	// Everything is for one who explains: decisions show evidence that they did not need.
+	Everything bool
 }
 
 // build makes the parts of l. A client of old whose settings are the same is
@@ -57,7 +59,7 @@ func (l *loaded) build(o observers, suspended map[string]string, old *revision) 
 	if err != nil {
 		return nil, err
 	}
-	r.Gate = policy.NewEvaluator(set, verifier.Sources(), policy.Options{Observe: o.Decision})
+	r.Gate = policy.NewEvaluator(set, verifier.Sources(), policy.Options{Observe: o.Decision, Everything: o.Everything})
 	if err := r.connect(o, old); err != nil {
 		return nil, err
 	}
