@@ -43,16 +43,23 @@ type outcome struct {
 	nearest int      // its index; -1 when there is none
 
 	strangers int // pieces of evidence by no authority that is required
+
+	attested []attestedOutcome // of each of the policy's attestations
+	unmet    int               // the first of these that is not met; -1 when all are
 }
 
 // decide weighs evidence about subject under a policy that requires some. It is
 // a pure function and monotonic: evidence that is added never takes an allowed
-// subject back. Authorities in suspended count for nothing.
-func decide(p *Policy, suspended map[string]string, subject Subject, evidence []verifier.Evidence) outcome {
-	o := outcome{nearest: -1}
+// subject back. Authorities in suspended count for nothing. judged is what Rego said of
+// attestations; the policy's own is asked afterwards.
+func decide(p *Policy, suspended map[string]string, subject Subject, evidence []verifier.Evidence, judged judgements) outcome {
+	o := outcome{nearest: -1, unmet: -1}
 	signed := make(map[string]struct{})
 	for i, e := range evidence {
-		by := signers(p, suspended, e)
+		if !e.IsSignature() && !e.Verified() {
+			continue // whatever it may be worth, it is no signature
+		}
+		by := signers(p.Require.Of, suspended, e)
 		near := weigh(p, subject, e, by)
 		if near == counted {
 			for _, name := range by {
@@ -68,9 +75,19 @@ func decide(p *Policy, suspended map[string]string, subject Subject, evidence []
 		}
 	}
 	o.signed = slices.Sorted(maps.Keys(signed))
-	o.allowed = p.Require.AtLeast > 0 && len(signed) >= p.Require.AtLeast
+	for i := range p.Attestations {
+		a := weighAttestations(p, i, suspended, evidence, judged)
+		o.attested = append(o.attested, a)
+		if !a.met && o.unmet < 0 {
+			o.unmet = i
+		}
+	}
+	signatures := len(signed) >= p.Require.AtLeast && p.requires()
+	o.allowed = signatures && o.unmet < 0
 	switch {
 	case o.allowed:
+	case signatures:
+		o.reason = o.attested[o.unmet].reason()
 	case len(signed) > 0:
 		o.reason = ReasonThreshold
 	default:
@@ -79,14 +96,17 @@ func decide(p *Policy, suspended map[string]string, subject Subject, evidence []
 	return o
 }
 
-// signers returns the required authorities whose key made e.
-func signers(p *Policy, suspended map[string]string, e verifier.Evidence) []string {
+// requires reports whether p asks for any evidence.
+func (p *Policy) requires() bool { return p.Require.AtLeast > 0 || len(p.Attestations) > 0 }
+
+// signers returns those authorities of required whose key made e.
+func signers(required []string, suspended map[string]string, e verifier.Evidence) []string {
 	if !e.Verified() {
 		return nil
 	}
 	return slices.DeleteFunc(slices.Clone(e.Authorities()), func(name string) bool {
 		_, out := suspended[name]
-		return out || !slices.Contains(p.Require.Of, name)
+		return out || !slices.Contains(required, name)
 	})
 }
 
@@ -148,11 +168,21 @@ func annotationText(value any) (string, bool) {
 // turnable reports whether the suspended authorities could still turn a denial:
 // each may have made one of the signatures that are by nobody required.
 func (o outcome) turnable(p *Policy, suspended map[string]string) bool {
+	could := reachable(p.Require, suspended, len(o.signed), o.strangers)
+	for i, a := range o.attested {
+		could = could && (a.met || reachable(p.Attestations[i].Require, suspended, len(a.by), a.strangers))
+	}
+	return could
+}
+
+// reachable reports whether so many signers meet r with those that are suspended, each
+// of which may be one of so many strangers.
+func reachable(r Require, suspended map[string]string, signed, strangers int) bool {
 	waiting := 0
-	for _, name := range p.Require.Of {
+	for _, name := range r.Of {
 		if _, ok := suspended[name]; ok {
 			waiting++
 		}
 	}
-	return len(o.signed)+min(waiting, o.strangers) >= p.Require.AtLeast
+	return signed+min(waiting, strangers) >= r.AtLeast
 }

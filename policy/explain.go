@@ -32,6 +32,8 @@ type denial struct {
 // required, what it signed instead.
 func (x denial) explain() string {
 	switch x.outcome.reason {
+	case ReasonAttestationMissing, ReasonRego:
+		return x.explainAttestation()
 	case ReasonUnsigned:
 		return "not signed; " + needs(x.policy.Require)
 	case ReasonThreshold:
@@ -58,9 +60,22 @@ func (x denial) explain() string {
 
 // nearestBy returns the authorities that hold the key of the nearest evidence.
 func (x denial) nearestBy(required bool) []string {
-	return slices.DeleteFunc(slices.Clone(x.holders[x.evidence[x.outcome.nearest].KeyID()]), func(name string) bool {
+	return slices.DeleteFunc(x.holdersOf(x.evidence[x.outcome.nearest]), func(name string) bool {
 		return required && !slices.Contains(x.policy.Require.Of, name)
 	})
+}
+
+// holdersOf returns the authorities that hold a key that signed e, each once.
+func (x denial) holdersOf(e verifier.Evidence) []string {
+	var names []string
+	for _, id := range e.KeyIDs() {
+		for _, name := range x.holders[id] {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
 }
 
 // needs says whose signatures r asks for.
@@ -166,6 +181,9 @@ func shortKey(id string) string {
 // hint says what would mend the denial.
 func (x denial) hint() string {
 	p := x.policy
+	if x.outcome.reason == ReasonAttestationMissing || x.outcome.reason == ReasonRego {
+		return x.hintAttest()
+	}
 	sign := hintSign(p, x.subject, x.outcome)
 	if x.outcome.reason != ReasonIdentityMismatch || p.SignedAs != IfPresent && p.SignedAs != Repository {
 		return sign

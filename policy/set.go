@@ -89,6 +89,10 @@ func settle(p Policy, config Config) Policy {
 	p.Annotations = maps.Clone(p.Annotations)
 	p.Push = p.Push.clone()
 	p.signing = slices.Clone(config.SigningKeys)
+	p.Attestations = slices.Clone(p.Attestations)
+	for i := range p.Attestations {
+		p.Attestations[i].Require.Of = slices.Clone(p.Attestations[i].Require.Of)
+	}
 	upstream, _, _ := strings.Cut(p.Remap.SignedPrefix, "/")
 	p.originals = slices.Clone(config.Hosts[upstream])
 	return p
@@ -120,7 +124,7 @@ func (s *Set) Scope(repository string) Scope {
 	return Scope{
 		Policy:      p.Name,
 		Enforcement: *p.Enforcement,
-		ReadsTag:    p.SignedAs == Exact,
+		ReadsTag:    p.readsTag(),
 		Unverified:  p.AllowUnverified,
 		Denied:      p.Deny != "",
 		Push:        p.Push,
@@ -176,7 +180,7 @@ func (s *Set) ordered(p *Policy) []verifier.Authority {
 	ordered := make([]verifier.Authority, 0, len(s.authorities))
 	for _, required := range []bool{true, false} {
 		for _, a := range s.authorities {
-			if slices.Contains(p.Require.Of, a.Name) == required {
+			if p.names(a.Name) == required {
 				ordered = append(ordered, a)
 			}
 		}

@@ -33,7 +33,8 @@ func (v *verification) checkBundle(e Evidence, mediaType string, data []byte) (E
 		return v.byNobody(e), nil
 	}
 	e.keyID = holder.key.id
-	return v.checkStatement(e, b.Statement, holder), nil
+	signed := envelope.Envelope{Statement: b.Statement, Signatures: []envelope.EnvelopeSignature{{Signature: b.Signature}}}
+	return v.checkStatement(e, signed, holder.authorities), nil
 }
 
 // checkMessage checks a signature over the manifest itself. It says nothing besides.
@@ -62,19 +63,21 @@ func (v *verification) fetchManifest(ctx context.Context) payload {
 	return payload{data, err}
 }
 
-// checkStatement parses what holder's key has signed.
-func (v *verification) checkStatement(e Evidence, data []byte, holder trusted) Evidence {
-	statement, err := envelope.ParseStatement(data)
+// checkStatement parses what a key of these authorities has signed.
+func (v *verification) checkStatement(e Evidence, signed envelope.Envelope, authorities []string) Evidence {
+	statement, err := envelope.ParseStatement(signed.Statement)
 	if err != nil {
 		return e.rejected(ReasonPayloadInvalid, err.Error())
 	}
-	if statement.PredicateType != envelope.PredicateCosignSign {
+	if e.form == FormAttestation || statement.PredicateType != envelope.PredicateCosignSign {
 		e.form, e.predicateType = FormAttestation, statement.PredicateType
 	}
 	said, ours := statement.Subjects[0], 0
 	for _, subject := range statement.Subjects {
 		if subject.Digest == v.subject.Digest.String() {
-			said = subject
+			if ours == 0 {
+				said = subject
+			}
 			ours++
 		}
 	}
@@ -84,9 +87,12 @@ func (v *verification) checkStatement(e Evidence, data []byte, holder trusted) E
 	switch {
 	case ours == 0:
 		return e.astray(said.Digest)
-	case ours > 1:
+	case ours > 1 && e.form != FormAttestation: // which lists a manifest under each of its names
 		return e.rejected(ReasonPayloadInvalid, "the statement names this manifest more than once")
 	}
-	e.verified, e.authorities = true, holder.authorities
+	e.verified, e.authorities = true, authorities
+	if e.form == FormAttestation && v.subject.Attestations {
+		e.attested = &attested{statement.Predicate, signed}
+	}
 	return e
 }

@@ -22,8 +22,10 @@ const (
 	FormBundleMessage = "bundle-message"
 	// FormBundle is a sigstore bundle that cannot be read.
 	FormBundle = "bundle"
-	// FormAttestation is a sigstore bundle over an in-toto statement that a trusted
-	// key has signed and that is no signature: it tells something about the image.
+	// FormAttestation is an in-toto statement that is no signature: it tells something
+	// about the image. It is what a DSSE envelope is that stands by itself, at the tag
+	// of attestations or in a referrer, whoever signed it; and a sigstore bundle when a
+	// trusted key has signed it.
 	FormAttestation = "attestation"
 )
 
@@ -50,6 +52,16 @@ type Evidence struct {
 	claimedName    string
 	annotations    map[string]any
 	predicateType  string
+
+	// Of an attestation, where Subject.Attestations asks for it.
+	otherKeys []string // IDs of the keys besides keyID that signed it
+	attested  *attested
+}
+
+// attested is what an attestation says and by what it is signed.
+type attested struct {
+	predicate json.RawMessage
+	envelope  envelope.Envelope // with those signatures alone that hold
 }
 
 // Form returns what kind of evidence it is: one of the Form constants.
@@ -81,8 +93,9 @@ func (e Evidence) Detail() string { return e.detail }
 // evidence that was rejected although a trusted key signed it.
 func (e Evidence) KeyID() string { return e.keyID }
 
-// Authorities returns the names, in the order given to Verify, of the
-// authorities that hold the key; of rejected evidence, none.
+// Authorities returns the names, in the order given to Verify, of the authorities that
+// hold the key, or one of several: in the order of the signatures then. Of rejected
+// evidence there are none.
 func (e Evidence) Authorities() []string { return slices.Clone(e.authorities) }
 
 // ClaimedName returns the name that the signer gave the image, which may be
@@ -99,6 +112,49 @@ func (e Evidence) Annotations() map[string]any {
 // predicate type. It is empty for a signature.
 func (e Evidence) PredicateType() string { return e.predicateType }
 
+// KeyIDs returns the IDs of all keys of authorities that signed it: an attestation's
+// envelope may have several signatures. It is KeyID for everything else.
+func (e Evidence) KeyIDs() []string {
+	if e.keyID == "" {
+		return nil
+	}
+	return append([]string{e.keyID}, e.otherKeys...)
+}
+
+// Predicate returns a copy of what a verified attestation says: JSON in which no name
+// stands twice, nil when there is none or Subject.Attestations did not ask for it.
+func (e Evidence) Predicate() json.RawMessage {
+	if e.attested == nil {
+		return nil
+	}
+	return slices.Clone(e.attested.predicate)
+}
+
+// PredicateSize returns how many bytes Predicate would.
+func (e Evidence) PredicateSize() int {
+	if e.attested == nil {
+		return 0
+	}
+	return len(e.attested.predicate)
+}
+
+// Envelope returns a verified attestation as a DSSE envelope with the signatures that
+// hold, and no others; false for other evidence, and where Subject.Attestations did not
+// ask for it. It must not be changed.
+func (e Evidence) Envelope() (envelope.Envelope, bool) {
+	if e.attested == nil {
+		return envelope.Envelope{}, false
+	}
+	return e.attested.envelope, true
+}
+
+// Brief returns e without what an attestation says, for one who keeps it for long: a
+// statement may have a megabyte.
+func (e Evidence) Brief() Evidence {
+	e.attested = nil
+	return e
+}
+
 // MarshalJSON implements json.Marshaler, for records of decisions.
 func (e Evidence) MarshalJSON() ([]byte, error) {
 	digest := ""
@@ -113,16 +169,17 @@ func (e Evidence) MarshalJSON() ([]byte, error) {
 		Reason        string         `json:"reason,omitempty"`
 		Detail        string         `json:"detail,omitempty"`
 		KeyID         string         `json:"keyID,omitempty"`
+		OtherKeys     []string       `json:"otherKeyIDs,omitempty"`
 		Authorities   []string       `json:"authorities,omitempty"`
 		ClaimedName   string         `json:"claimedName,omitempty"`
 		Annotations   map[string]any `json:"annotations,omitempty"`
 		PredicateType string         `json:"predicateType,omitempty"`
-	}{e.form, e.source, digest, e.verified, e.reason, e.detail, e.keyID, e.authorities, e.claimedName, e.annotations, e.predicateType})
+	}{e.form, e.source, digest, e.verified, e.reason, e.detail, e.keyID, e.otherKeys, e.authorities, e.claimedName, e.annotations, e.predicateType})
 }
 
 // rejected returns e with why it does not count.
 func (e Evidence) rejected(reason, detail string) Evidence {
-	e.verified, e.authorities = false, nil
+	e.verified, e.authorities, e.attested = false, nil, nil
 	e.reason, e.detail = reason, detail
 	return e
 }

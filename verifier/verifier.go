@@ -90,6 +90,11 @@ type Subject struct {
 	// is claimed: they save requests, and change nothing else. Those beyond the
 	// 64th, and those with a character that no reference has, are passed over.
 	Names []string
+	// Attestations says that attestations are wanted, and what they say: the tag for
+	// them is asked for, referrers that hold nothing else are opened, and verified
+	// ones have their statement (Evidence.Predicate). Without it those are told that
+	// come along with signatures, and no request is made for others.
+	Attestations bool
 }
 
 // Authority is a named set of keys, any one of which may vouch.
@@ -122,7 +127,7 @@ var ErrMore = errors.New("there is more than is looked at")
 // Candidate is something that may turn out to be evidence. All of it is
 // untrusted. Only the sources of this package make one.
 type Candidate struct {
-	form      string        // FormSimpleSigning or FormBundle
+	form      string        // FormSimpleSigning, FormBundle or FormAttestation
 	origin    string        // where it was found: the tag, or the referrer
 	blob      v1.Descriptor // the payload or bundle; digest and size are well-formed unless there is a fault
 	signature []byte        // over the payload's bytes; a bundle has its own

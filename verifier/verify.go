@@ -83,6 +83,9 @@ func newPanic(value any) *Panic {
 // goroutine; but after Verify has returned there is nobody whom it could reach,
 // and it is dropped.
 func Verify(ctx context.Context, registry Registry, subject Subject, authorities []Authority, sources []Source, satisfied func([]Evidence) bool) Report {
+	if !subject.Attestations {
+		sources = slices.DeleteFunc(slices.Clone(sources), func(s Source) bool { return s == Attestations() })
+	}
 	if len(sources) == 0 {
 		return Report{}
 	}
@@ -219,8 +222,11 @@ func (v *verification) check(c Candidate, p payload) (Evidence, error) {
 	case p.err != nil:
 		return Evidence{}, fmt.Errorf("%s: payload %s: %w", c.origin, c.blob.Digest, p.err)
 	}
-	if c.form == FormBundle {
+	switch c.form {
+	case FormBundle:
 		return v.checkBundle(e, string(c.blob.MediaType), p.data)
+	case FormAttestation:
+		return v.checkEnvelope(e, p.data), nil
 	}
 	return v.checkPayload(e, p.data, c.signature), nil
 }
@@ -256,7 +262,10 @@ func (e Evidence) astray(digest string) Evidence {
 
 // holder returns the first key that verifies signature over data.
 func (v *verification) holder(data, signature []byte) (trusted, bool) {
-	m := newMessage(data)
+	return v.holderOf(newMessage(data), signature)
+}
+
+func (v *verification) holderOf(m *message, signature []byte) (trusted, bool) {
 	for _, k := range v.keys {
 		if k.key.verifies(m, signature) {
 			return k, true

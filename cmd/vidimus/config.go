@@ -95,17 +95,19 @@ type authorityConfig struct {
 
 type policyConfig struct {
 	pos
-	Match       []string
-	Name        string
-	Require     *requireConfig
-	SignedAs    signedAsConfig
-	Annotations map[string]string
-	Enforcement *policy.Enforcement // nil: the ceiling
-	Message     string
-	Allow       bool // unverified
-	Deny        string
-	Push        *pushConfig // nil: nothing can be pushed
-	Scope       string      // of the included file that it stands in; "" is everywhere
+	Match        []string
+	Name         string
+	Require      *requireConfig
+	SignedAs     signedAsConfig
+	Annotations  map[string]string
+	Attestations []attestationConfig
+	Rego         file
+	Enforcement  *policy.Enforcement // nil: the ceiling
+	Message      string
+	Allow        bool // unverified
+	Deny         string
+	Push         *pushConfig // nil: nothing can be pushed
+	Scope        string      // of the included file that it stands in; "" is everywhere
 }
 
 type signedAsConfig struct {
@@ -117,6 +119,13 @@ type requireConfig struct {
 	pos
 	AtLeast int
 	Of      []located[string]
+}
+
+type attestationConfig struct {
+	pos
+	PredicateType string // the URI
+	Require       *requireConfig
+	Rego          file
 }
 
 type exceptionConfig struct {

@@ -36,6 +36,8 @@ type observers struct {
 	Decision func(d policy.Decision, took time.Duration)
 	Locks    *proxy.Locks  // which the proxy uses as well
 	Settle   time.Duration // of what signs; zero is its default
+	// Everything is for one who explains: decisions show evidence that they did not need.
+	Everything bool
 }
 
 // build makes the parts of l. A client of old whose settings are the same is
@@ -60,7 +62,7 @@ func (l *loaded) build(o observers, suspended map[string]string, old *revision) 
 	if err != nil {
 		return nil, err
 	}
-	r.Gate = policy.NewEvaluator(set, verifier.Sources(), policy.Options{Observe: o.Decision})
+	r.Gate = policy.NewEvaluator(set, verifier.Sources(), policy.Options{Observe: o.Decision, Everything: o.Everything})
 	if err := r.connect(o, old); err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"vidimus/policy"
+	"vidimus/policy/rego"
 	"vidimus/proxy/access"
 	"vidimus/verifier"
 )
@@ -46,7 +47,8 @@ func load(from source, lookup func(string) (string, bool), now time.Time) (*load
 func judge(g gathered, now time.Time) (*loaded, error) {
 	j := judgement{
 		config: g.config, reader: g.reader, now: now, faults: g.faults,
-		out: &loaded{Config: g.config, ID: g.reader.id(), sum: g.reader.sum(), watched: g.reader.seen()},
+		modules: make(map[regoModule]*rego.Module),
+		out:     &loaded{Config: g.config, ID: g.reader.id(), sum: g.reader.sum(), watched: g.reader.seen()},
 	}
 	j.tls()
 	j.upstreams()
@@ -71,6 +73,8 @@ type judgement struct {
 	now    time.Time
 	faults faults
 	out    *loaded
+
+	modules map[regoModule]*rego.Module // that were compiled; nil: with faults
 }
 
 // content returns what a named file holds; false when it cannot be read, which

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"vidimus/policy"
+	"vidimus/policy/rego"
 )
 
 // policies turns what is written into what the policy package decides with.
@@ -44,12 +45,21 @@ func (j *judgement) policy(p policyConfig) policy.Policy {
 		Message:         p.Message,
 		Push:            p.Push.rule(),
 	}
-	if p.Require != nil {
-		out.Require.AtLeast = p.Require.AtLeast
-		for _, name := range p.Require.Of {
-			j.authorityExists(name)
-			out.Require.Of = append(out.Require.Of, name.Value)
-		}
+	out.Require = j.require(p.Require)
+	out.Attestations = j.attestations(p.Attestations)
+	out.Rego = j.rego(p.Rego, rego.Image)
+	return out
+}
+
+// require returns what is required; nothing when nothing is written.
+func (j *judgement) require(r *requireConfig) (out policy.Require) {
+	if r == nil {
+		return out
+	}
+	out.AtLeast = r.AtLeast
+	for _, name := range r.Of {
+		j.authorityExists(name)
+		out.Of = append(out.Of, name.Value)
 	}
 	return out
 }

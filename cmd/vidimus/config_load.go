@@ -92,6 +92,12 @@ func (c *Config) namedFiles() []namedFile {
 			all = append(all, namedFile{s.Key, secret}, namedFile{s.PasswordFile, secret})
 		}
 	}
+	for _, p := range c.Policies {
+		all = append(all, namedFile{p.Rego, open})
+		for _, a := range p.Attestations {
+			all = append(all, namedFile{a.Rego, open})
+		}
+	}
 	return slices.DeleteFunc(all, func(f namedFile) bool { return f.Name == "" })
 }
 

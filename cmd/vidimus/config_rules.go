@@ -119,12 +119,16 @@ func policyShape() shape[policyConfig] {
 			"how the name that a signature claims is compared: ignore, ifPresent, repository or exact; or, for copies that keep the signatures of their originals, {prefix: WHERE THEY ARE, signedPrefix: WHERE THEY WERE SIGNED}"),
 		key("annotations", "{}", annotationsShape(), func(c *policyConfig) *map[string]string { return &c.Annotations },
 			"what must be in the signed payload"),
+		key("attestations", "[]", listOf(attestationShape()), func(c *policyConfig) *[]attestationConfig { return &c.Attestations },
+			"statements about the image that must be there, each signed by what its own require says; with require or in place of it"),
+		key("rego", `""`, filePath(), func(c *policyConfig) *file { return &c.Rego },
+			"file with rules in Rego that may deny what all else allows; it sees what the verified evidence says"),
 		key("enforcement", "", optional(enforcementShape()), func(c *policyConfig) **policy.Enforcement { return &c.Enforcement },
 			"what a denial does, never more than the ceiling says"),
 		key("message", `""`, plainText(), func(c *policyConfig) *string { return &c.Message }, "added to a denial"),
 		key("push", "", pushShape(), func(c *policyConfig) **pushConfig { return &c.Push },
 			"unsigned, or {sign: AUTHORITY}: what becomes of what is pushed; without it nothing can be pushed"),
-	}, "attestations", "maxAge", "immutableTags", "rego")
+	}, "maxAge", "immutableTags")
 }
 
 func matchShape() shape[[]string] {

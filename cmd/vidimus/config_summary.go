@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"vidimus/policy"
+	"vidimus/verifier/envelope"
 )
 
 // mostShown is how many policies or exceptions a summary lists.
@@ -112,6 +114,9 @@ func (l *loaded) policySummary(p policyConfig) string {
 	if len(pairs) > 0 {
 		out += "; annotations " + strings.Join(pairs, ", ")
 	}
+	if p.Rego.Name != "" {
+		out += "; unless " + p.Rego.Name + " denies"
+	}
 	if p.Enforcement != nil && *p.Enforcement != l.Enforcement {
 		out += "; " + p.Enforcement.String()
 	}
@@ -124,26 +129,40 @@ func effectSummary(p policyConfig) string {
 		return "allow unverified"
 	case p.Deny != "":
 		return "deny: " + displayed(p.Deny)
-	case p.Require != nil:
-		var names []string
-		for _, n := range p.Require.Of {
-			names = append(names, n.Value)
-		}
-		slices.Sort(names)
-		return requireSummary(p.Require.AtLeast, names)
 	}
-	return "nothing"
+	var parts []string
+	if p.Require != nil {
+		parts = append(parts, "require "+p.Require.summary())
+	}
+	for _, a := range p.Attestations {
+		part := "require " + envelope.PredicateName(a.PredicateType) + " by " + a.Require.summary()
+		if a.Rego.Name != "" {
+			part += " that " + a.Rego.Name + " does not deny"
+		}
+		parts = append(parts, part)
+	}
+	return cmp.Or(strings.Join(parts, "; "), "nothing")
+}
+
+// summary is who must have signed.
+func (r *requireConfig) summary() string {
+	var names []string
+	for _, n := range r.Of {
+		names = append(names, n.Value)
+	}
+	slices.Sort(names)
+	return requireSummary(r.AtLeast, names)
 }
 
 func requireSummary(atLeast int, names []string) string {
 	list := strings.Join(names, ", ")
 	switch {
 	case len(names) == 1:
-		return "require " + list
+		return list
 	case atLeast == len(names):
-		return "require all of " + list
+		return "all of " + list
 	}
-	return fmt.Sprintf("require %d of %s", atLeast, list)
+	return fmt.Sprintf("%d of %s", atLeast, list)
 }
 
 // exceptionSummary is what e lets through, or that it does so no more.

@@ -36,7 +36,8 @@ const (
 )
 
 func cosignFlags() []cosignFlag {
-	sign, verify, both := []string{"sign"}, []string{"verify"}, []string{"sign", "verify"}
+	sign, verify := []string{"sign"}, []string{"verify", "verify-attestation"}
+	both := append(sign[:1:1], verify...)
 	flags := []cosignFlag{
 		{name: "format", on: sign, harmless: "tag"},
 		{name: "registry-referrers-mode", on: sign, harmless: "legacy"},

@@ -130,7 +130,8 @@ func decisionWords() []string {
 		policy.ReasonNoPolicy, policy.ReasonPolicyDeny, policy.ReasonRevoked, policy.ReasonUnsigned,
 		policy.ReasonUntrusted, policy.ReasonPayloadInvalid, policy.ReasonDigestMismatch,
 		policy.ReasonIdentityMismatch, policy.ReasonAnnotationMismatch, policy.ReasonThreshold,
-		policy.ReasonTooManySignatures, policy.ReasonAttestedNotSigned, reasonNoUpstream,
+		policy.ReasonTooManySignatures, policy.ReasonAttestedNotSigned, policy.ReasonAttestationMissing, policy.ReasonRego,
+		reasonNoUpstream,
 	}
 }
 

@@ -56,8 +56,10 @@ func commands() []*cobra.Command {
 		newServeCommand(),
 		newDemoCommand(),
 		newExplainCommand(),
+		newPolicyCommand(),
 		newDecisionsCommand(),
 		newVerifyCommand(),
+		newVerifyAttestationCommand(),
 		newSignCommand(),
 		newTriangulateCommand(),
 		newGenerateKeyPairCommand(),
@@ -73,8 +75,8 @@ func commands() []*cobra.Command {
 func laterCommands() []string {
 	return []string{
 		"attach", "attest", "clean", "client-config", "copy", "doctor", "download", "generate",
-		"import-key-pair", "load", "policy", "resign", "save", "sign-blob", "tree", "upload",
-		"verify-attestation", "verify-blob",
+		"import-key-pair", "load", "resign", "save", "sign-blob", "tree", "upload",
+		"verify-blob",
 	}
 }
 

@@ -69,6 +69,24 @@ func (c *Cosign) Attest(tb testing.TB, key, image, predicateType, predicate stri
 		"--type", predicateType, "--predicate", predicate, image)
 }
 
+// AttestTag makes an attestation as older versions did by default: at the tag, into an
+// envelope of its own.
+func (c *Cosign) AttestTag(tb testing.TB, key, image, predicateType, predicate string) Result {
+	tb.Helper()
+	all := []string{"attest", "--key", key, "--tlog-upload=false", "--yes", "--type", predicateType, "--predicate", predicate}
+	if c.major > 2 {
+		all = append(all, "--new-bundle-format=false", "--use-signing-config=false")
+	}
+	return c.Run(tb, "", append(all, image)...)
+}
+
+// VerifyAttestation verifies attestations with a public key and without a log.
+func (c *Cosign) VerifyAttestation(tb testing.TB, key, image, predicateType string, args ...string) Result {
+	tb.Helper()
+	all := []string{"verify-attestation", "--key", key, "--insecure-ignore-tlog", "--type", predicateType}
+	return c.Run(tb, "", append(append(all, args...), image)...)
+}
+
 // Verify verifies with a public key and without a log.
 func (c *Cosign) Verify(tb testing.TB, key, image string, args ...string) Result {
 	tb.Helper()

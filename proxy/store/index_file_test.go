@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.etcd.io/bbolt"
 )
 
 // fill gives a store's index 200 deliveries with parents and tags.
@@ -153,6 +155,60 @@ func TestAPageOfTheIndexThatClaimsWhatCannotBeIsSeenBeforeItIsBelieved(t *testin
 	}
 	if aside < 100 {
 		t.Errorf("%d were put aside", aside) // all but those of pages that are free
+	}
+}
+
+func TestAPageOfTheIndexThatRefersToOneThatIsFreeIsSeen(t *testing.T) {
+	dir := t.TempDir()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	d, err := openDatabase(root, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	changes := make(map[hint][]byte)
+	for i := range 2000 {
+		changes[hint{tableTags, numbered(i).Hex}] = []byte{0}
+	}
+	for range 2 { // so that there are pages that were in use
+		if _, err := d.write(changes); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var branch, free int
+	if err := d.db.View(func(tx *bbolt.Tx) error {
+		for n := 2; ; n++ {
+			page, err := tx.Page(n)
+			switch {
+			case page == nil:
+				return err
+			case page.Type == "branch":
+				branch = n
+			case page.Type == "free":
+				free = n
+			}
+			n += page.OverflowCount
+		}
+	}); err != nil || branch == 0 || free == 0 {
+		t.Fatalf("pages %d and %d, %v", branch, free, err)
+	}
+	if err := d.close(); err != nil {
+		t.Fatal(err)
+	}
+	at := filepath.Join(dir, indexFile)
+	data, err := os.ReadFile(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary.NativeEndian.PutUint64(data[branch*os.Getpagesize()+indexHeader+8:], uint64(free))
+	if err := os.WriteFile(at, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := tryDatabase(root); !errors.Is(err, errDamaged) {
+		t.Errorf("opened: %v, %v", d, err)
 	}
 }
 

@@ -54,6 +54,20 @@ func TestAStartWaitsForNoMediumThatSyncs(t *testing.T) {
 	})
 }
 
+func TestAStartIsMadeDurableThoughNothingIsStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mustOpen(t, Config{Directory: unseen(t, sample(1, 300<<10))})
+		if !poses(s) {
+			t.Fatal("the start waited for the roster")
+		}
+		time.Sleep(syncDelay)
+		synctest.Wait()
+		if poses(s) {
+			t.Error("the roster may still be one that was closed in order")
+		}
+	})
+}
+
 func TestNothingIsMadeDurableThatTheRosterMayNotKnow(t *testing.T) {
 	var opened atomic.Pointer[Store]
 	var synced atomic.Int32
