@@ -46,6 +46,10 @@ policies: [{match: local/**, require: release, push: {sign: release}}]
 				if err != nil {
 					t.Fatal(err)
 				}
+				var summary strings.Builder
+				if err := l.summarize(&summary, "vidimus.yaml", time.Now()); err != nil || !strings.Contains(summary.String(), "; pushes signed by release\n") {
+					t.Errorf("%v: the summary does not tell of pushes:\n%s", err, &summary)
+				}
 				if len(l.Signers) != 1 || len(l.Policy.SigningKeys) != 1 {
 					t.Errorf("%d signers", len(l.Signers))
 				}
