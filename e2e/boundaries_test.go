@@ -31,7 +31,7 @@ var rooms = map[string]struct {
 	"vidimus/proxy/upstream":    {nil, "an upstream's client holds credentials and has nothing to decide"},
 	"vidimus/signer":            {[]string{"vidimus/verifier/envelope"}, "who signs and who verifies share formats and no code"},
 	"vidimus/cmd/vidimus": {[]string{
-		"vidimus/policy", "vidimus/policy/rego", "vidimus/proxy", "vidimus/proxy/store", "vidimus/proxy/upstream",
+		"vidimus/policy", "vidimus/policy/rego", "vidimus/proxy", "vidimus/proxy/access", "vidimus/proxy/store", "vidimus/proxy/upstream",
 		"vidimus/signer", "vidimus/verifier", "vidimus/verifier/envelope",
 	}, "the only place that knows every part"},
 	"vidimus/e2e":       {nil, "tests only"},
