@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"time"
 
 	"vidimus/verifier"
 )
@@ -16,22 +17,26 @@ type nearness int
 const (
 	nothing    nearness = iota // no evidence
 	stranger                   // by no authority that is required
+	certified                  // the same, but a certificate names somebody
 	unreadable                 // payload invalid
 	attested                   // an attestation, which is no signature
 	astray                     // over another digest
 	misnamed                   // for another name
 	unlabelled                 // without the annotations
+	untimely                   // too old, too young, or by a key that does not count any more
 	counted
 )
 
 var reasonOf = [...]string{
 	nothing:    ReasonUnsigned,
 	stranger:   ReasonUntrusted,
+	certified:  ReasonUntrusted,
 	unreadable: ReasonPayloadInvalid,
 	attested:   ReasonAttestedNotSigned,
 	astray:     ReasonDigestMismatch,
 	misnamed:   ReasonIdentityMismatch,
 	unlabelled: ReasonAnnotationMismatch,
+	untimely:   ReasonExpired,
 }
 
 // outcome is what evidence comes to under one policy.
@@ -43,35 +48,48 @@ type outcome struct {
 	nearest int      // its index; -1 when there is none
 
 	strangers int // pieces of evidence by no authority that is required
+
+	why   string    // of the nearest evidence: why it is untimely
+	until time.Time // when allowed: until the evidence suffices; zero is for ever
 }
 
-// decide weighs evidence about subject under a policy that requires some. It is
-// a pure function and monotonic: evidence that is added never takes an allowed
+// decide weighs evidence about subject at a moment under a policy that requires some. It
+// is a pure function and monotonic: evidence that is added never takes an allowed
 // subject back. Authorities in suspended count for nothing.
-func decide(p *Policy, suspended map[string]string, subject Subject, evidence []verifier.Evidence) outcome {
+func decide(p *Policy, suspended map[string]string, subject Subject, evidence []verifier.Evidence, at time.Time) outcome {
 	o := outcome{nearest: -1}
-	signed := make(map[string]struct{})
+	var ways []counting
 	for i, e := range evidence {
 		by := signers(p, suspended, e)
-		near := weigh(p, subject, e, by)
+		near, late := weigh(p, subject, e, by), ""
 		if near == counted {
+			near = untimely
 			for _, name := range by {
-				signed[name] = struct{}{}
+				until, why := p.timely(e, name, at)
+				if why != "" {
+					late = why
+					continue
+				}
+				near = counted
+				ways = append(ways, counting{e.Signer(), name, until})
 			}
+		}
+		if near == counted {
 			continue
 		}
 		if near > o.near {
-			o.near, o.nearest = near, i
+			o.near, o.nearest, o.why = near, i, late
 		}
-		if near == stranger {
+		if near == stranger || near == certified {
 			o.strangers++
 		}
 	}
-	o.signed = slices.Sorted(maps.Keys(signed))
-	o.allowed = p.Require.AtLeast > 0 && len(signed) >= p.Require.AtLeast
+	o.signed = assign(ways)
+	o.allowed = p.Require.AtLeast > 0 && len(o.signed) >= p.Require.AtLeast
 	switch {
 	case o.allowed:
-	case len(signed) > 0:
+		o.until = lasting(ways, p.Require.AtLeast)
+	case len(o.signed) > 0:
 		o.reason = ReasonThreshold
 	default:
 		o.reason = reasonOf[o.near]
@@ -79,7 +97,7 @@ func decide(p *Policy, suspended map[string]string, subject Subject, evidence []
 	return o
 }
 
-// signers returns the required authorities whose key made e.
+// signers returns the required authorities whose key or identity made e.
 func signers(p *Policy, suspended map[string]string, e verifier.Evidence) []string {
 	if !e.Verified() {
 		return nil
@@ -98,6 +116,9 @@ func weigh(p *Policy, subject Subject, e verifier.Evidence, by []string) nearnes
 			return unreadable
 		case ReasonDigestMismatch:
 			return astray
+		}
+		if e.Certified() {
+			return certified
 		}
 		return stranger
 	}

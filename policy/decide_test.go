@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"vidimus/verifier"
 )
@@ -298,10 +299,10 @@ func TestMoreEvidenceNeverTurnsAnAllowIntoADeny(t *testing.T) {
 			suspended[authorities[0]] = "its key is gone"
 		}
 		var evidence []verifier.Evidence
-		before := decide(p, suspended, subject(), nil)
+		before := decide(p, suspended, subject(), nil, time.Now())
 		for range 12 {
 			evidence = slices.Insert(evidence, r.IntN(len(evidence)+1), pool[r.IntN(len(pool))])
-			o := decide(p, suspended, subject(), evidence)
+			o := decide(p, suspended, subject(), evidence, time.Now())
 			if before.allowed && !o.allowed {
 				t.Fatalf("%+v: one more of %v turned an allow into %s", p, evidence, o.reason)
 			}
@@ -325,16 +326,16 @@ func TestMoreEvidenceNeverTurnsAnAllowIntoADeny(t *testing.T) {
 func TestASuspendedAuthorityCountsForNothing(t *testing.T) {
 	p := &Policy{Require: anyOf("release", "ci")}
 	evidence := evidencePool(t)[:1]
-	if o := decide(p, nil, subject(), evidence); !o.allowed || !slices.Equal(o.signed, []string{"release"}) {
+	if o := decide(p, nil, subject(), evidence, time.Now()); !o.allowed || !slices.Equal(o.signed, []string{"release"}) {
 		t.Fatalf("got %+v", o)
 	}
-	if o := decide(p, map[string]string{"release": "gone"}, subject(), evidence); o.allowed || o.reason != ReasonUntrusted {
+	if o := decide(p, map[string]string{"release": "gone"}, subject(), evidence, time.Now()); o.allowed || o.reason != ReasonUntrusted {
 		t.Errorf("got %+v", o)
 	}
 }
 
 func TestTheZeroPolicyAndTheZeroDecisionDeny(t *testing.T) {
-	if o := decide(&Policy{}, nil, subject(), evidencePool(t)); o.allowed {
+	if o := decide(&Policy{}, nil, subject(), evidencePool(t), time.Now()); o.allowed {
 		t.Error("the zero Policy allows")
 	}
 	if (Decision{}).Served() {

@@ -161,9 +161,11 @@ func (e *Evaluator) denyUnmatched(ctx context.Context, registry verifier.Registr
 // verify decides by evidence.
 func (e *Evaluator) verify(ctx context.Context, registry verifier.Registry, p *Policy, d *Decision) error {
 	weighed := func(evidence []verifier.Evidence) outcome {
-		return decide(p, e.set.suspended, d.Subject, evidence)
+		return decide(p, e.set.suspended, d.Subject, evidence, d.Time)
 	}
-	found, err := e.look(ctx, registry, about(p, d.Subject), e.set.ordered(p), func(evidence []verifier.Evidence) bool {
+	asked := about(p, d.Subject)
+	asked.Now = d.Time
+	found, err := e.look(ctx, registry, asked, e.set.ordered(p, d.Subject.Repository), func(evidence []verifier.Evidence) bool {
 		return weighed(evidence).allowed
 	})
 	o := weighed(found.evidence)
@@ -171,6 +173,7 @@ func (e *Evaluator) verify(ctx context.Context, registry verifier.Registry, p *P
 	switch {
 	case o.allowed:
 		d.allow("signed by " + list(o.signed))
+		d.Expires = o.until
 	case len(found.failures) > 0:
 		failure := joined(found.failures)
 		return d.doubt(explainUnread(d.Subject, failure), hintAgain, failure, causesOf(found.failures)...)
@@ -179,15 +182,15 @@ func (e *Evaluator) verify(ctx context.Context, registry verifier.Registry, p *P
 	case o.turnable(p, e.set.suspended):
 		names, causes := e.set.suspension(p)
 		why := strings.Join(causes, "; ")
-		return d.doubt(clean(why, maxReason), hintSuspended(names), errors.New(why), causes...)
+		return d.doubt(clean(why, maxReason), hintSuspended(p, names), errors.New(why), causes...)
 	case found.cut:
 		d.deny(ReasonTooManySignatures, "there are more signatures than are looked at, and those looked at do not suffice; "+needs(p.Require),
 			"remove the signatures that are of no use")
 	default:
-		x := denial{p, d.Subject, found.evidence, o, e.set.holders}
+		x := denial{p, d.Subject, found.evidence, o}
 		d.deny(o.reason, x.explain(), x.hint())
 		if names, causes := e.set.suspension(p); len(names) > 0 {
-			d.Hint += "; and " + hintSuspended(names) + ": " + clean(strings.Join(causes, "; "), maxDetail)
+			d.Hint += "; and " + hintSuspended(p, names) + ": " + clean(strings.Join(causes, "; "), maxDetail)
 		}
 	}
 	return nil

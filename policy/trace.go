@@ -84,5 +84,11 @@ func (p *Policy) rule() string {
 	if len(pairs) > 0 {
 		parts = append(parts, clean("annotations "+strings.Join(pairs, ", "), maxText))
 	}
+	if p.MaxAge > 0 {
+		parts = append(parts, "maxAge "+span(p.MaxAge))
+	}
+	if p.MinAge > 0 {
+		parts = append(parts, "minAge "+span(p.MinAge))
+	}
 	return strings.Join(parts, "; ")
 }

@@ -210,7 +210,7 @@ func decisionCost(d policy.Decision) int {
 }
 
 func evidenceCost(e verifier.Evidence) int {
-	n := evidenceSize + mapSize + len(e.Source()) + len(e.Detail()) + len(e.KeyID()) + len(e.ClaimedName())
+	n := evidenceSize + mapSize + len(e.Source()) + len(e.Detail()) + len(e.Signer()) + len(e.Untimed()) + len(e.ClaimedName())
 	for name, value := range e.Annotations() {
 		n += mappedSize + len(name) + annotationCost(value)
 	}

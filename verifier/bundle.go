@@ -25,8 +25,10 @@ func (v *verification) checkBundle(e Evidence, mediaType string, data []byte) (E
 	case len(b.Signature) > MaxSignatureSize:
 		return e.rejected(ReasonPayloadInvalid, fmt.Sprintf("it has a signature of more than %d bytes", MaxSignatureSize)), nil
 	case b.Certificate && len(v.identities) == 0:
+		e.certified = true
 		return e.rejected(ReasonUntrusted, "it is signed with a certificate, and keys alone are asked for"), nil
 	}
+	e.certified = b.Certificate
 	signed := b.Signed
 	if b.Statement == nil {
 		if signed, err = v.message(&e, b); signed == nil {

@@ -142,6 +142,7 @@ func (v *verification) checkCertificate(e Evidence, p *proven) (Evidence, truste
 	reject := func(reason, format string, args ...any) (Evidence, trusted, bool) {
 		return e.rejected(reason, fmt.Sprintf(format, args...)), trusted{}, false
 	}
+	e.certified = true
 	var leaf *x509.Certificate
 	var others []*x509.Certificate
 	var signer certifiedSigner

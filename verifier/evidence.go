@@ -50,6 +50,7 @@ type Evidence struct {
 	keyID          string
 	issuer         string // of the signer's certificate
 	subject        string
+	certified      bool     // by a certificate, or so it says
 	by             []string // authorities whose key or identity made it, rejected or not
 	authorities    []string
 	signedAt       time.Time // zero: no time is proven
@@ -103,6 +104,10 @@ func (e Evidence) Signer() string {
 	}
 	return signerName(e.issuer, e.subject)
 }
+
+// Certified reports whether it came with a certificate that names its signer, whether
+// or not that counts.
+func (e Evidence) Certified() bool { return e.certified }
 
 // SignedAt returns when it was signed, at the latest: the earliest time that the trust
 // root proves. It is false, with why, when none is proven.
