@@ -23,6 +23,7 @@ type Config struct {
 	DefaultUpstream located[string]
 	Egress          egressConfig
 	Enforcement     policy.Enforcement
+	TrustedRoot     rootConfig
 	rules
 	Include   []includeConfig
 	Auth      authConfig
@@ -88,7 +89,12 @@ type egressConfig struct {
 
 type authorityConfig struct {
 	pos
-	Keys []file
+	Keys            []keyConfig
+	Keyless         []identityConfig
+	GitHub, GitLab  []identityConfig
+	TrustedRoot     rootConfig // none: that of all
+	PrivatePKI      bool
+	TransparencyLog bool
 }
 
 type policyConfig struct {
@@ -98,6 +104,8 @@ type policyConfig struct {
 	Require     *requireConfig
 	SignedAs    signedAsConfig
 	Annotations map[string]string
+	MaxAge      time.Duration // zero: any age
+	MinAge      time.Duration
 	Enforcement *policy.Enforcement // nil: the ceiling
 	Message     string
 	Allow       bool // unverified
