@@ -54,13 +54,17 @@ func ParseIdentity(issuer, subject, source string) (Identity, error) {
 
 // ParseIdentityRegexp makes the identity of regular expressions (RE2), each over the
 // whole text, whether or not it says so itself: an expression that fits somewhere
-// inside would take evil@example.com.attacker for example.com.
+// inside would take evil@example.com.attacker for example.com. An empty issuer is not
+// looked at.
 func ParseIdentityRegexp(issuer, subject string) (Identity, error) {
-	var id Identity
+	id := Identity{anyIssuer: issuer == ""}
 	for _, part := range []struct {
 		name, text string
 		into       *pattern
 	}{{"issuer", issuer, &id.issuer}, {"subject", subject, &id.subject}} {
+		if part.text == "" && part.name == "issuer" {
+			continue
+		}
 		if part.text == "" || len(part.text) > maxPattern {
 			return Identity{}, fmt.Errorf("%s: an expression of 1 to %d bytes is wanted", part.name, maxPattern)
 		}
@@ -75,12 +79,6 @@ func ParseIdentityRegexp(issuer, subject string) (Identity, error) {
 		*part.into = pattern{text: part.text, expression: expression}
 	}
 	return id, nil
-}
-
-// Mixed returns the identity with the issuer of id and the subject of other.
-func (id Identity) Mixed(other Identity) Identity {
-	id.subject = other.subject
-	return id
 }
 
 // Issuer returns the issuer's pattern as it was written; empty for one that is not
