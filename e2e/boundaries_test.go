@@ -53,6 +53,7 @@ var fences = []struct {
 	{"os/exec", []string{"vidimus/proxy/upstream", "vidimus/e2e/..."}, "docker's credential helpers are the only programs that are started"},
 	{"github.com/sigstore/sigstore-go/pkg/testing/...", []string{}, "test code stays out of the program"},
 	{"github.com/sigstore/sigstore-go/pkg/tuf", []string{"vidimus/cmd/vidimus"}, "a trust root is fetched by who may use the network; a library is given it"},
+	{"github.com/theupdateframework/...", []string{"vidimus/cmd/vidimus"}, "a trust root is fetched by who may use the network; a library is given it"},
 	{"compress/...", []string{"vidimus/e2e/..."}, "signed bytes are never decompressed: a bomb stays packed"},
 	{"github.com/distribution/distribution/v3/registry/handlers", []string{}, "its proxy serves what it did not verify"},
 	{"github.com/distribution/distribution/v3/registry/proxy/...", []string{}, "it serves what it did not verify"},
