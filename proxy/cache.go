@@ -45,7 +45,7 @@ const (
 	mapSize        = 256 // a map of strings that is not empty
 	mappedSize     = 104 // a pair in it
 	decisionSize   = 896
-	evidenceSize   = 448
+	evidenceSize   = 576
 	answerSize     = 448
 	edgeSize       = 832 // with its two header values
 	notedSize      = 224
