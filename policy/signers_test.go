@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"encoding/pem"
 	"slices"
 	"strings"
 	"testing"
@@ -222,6 +223,29 @@ func TestASuspendedTrustRootLeavesItOpen(t *testing.T) {
 	e := w.evaluator(Config{Authorities: []verifier.Authority{ci}, Policies: []Policy{{Match: mustMatch(t, "**"), Require: one("ci")}}},
 		Options{Now: func() time.Time { return noon }})
 	if d, _ := cannotTell(t, e, w, subject()); !strings.Contains(d.Explained, "trusted_root.json does not exist") || d.Hint != "put the trust root of ci back" {
+		t.Errorf("explained: %s", d.Explained)
+	}
+}
+
+// Where no time is proven, what a certificate of a private PKI allows ends with it.
+func TestADecisionEndsWithAPrivateCertificate(t *testing.T) {
+	n := newNotary(t)
+	w := newWorld(t)
+	w.attach(web, []any{n.byName(w, web, "https://a.example/x", noon)})
+	acme := n.named("acme", "https://a.example/x")
+	acme.PrivatePKI = true
+	var err error
+	if acme.Root, err = verifier.ParseCAs(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: n.cert.Raw})); err != nil {
+		t.Fatal(err)
+	}
+	now := noon
+	e := w.evaluator(Config{Authorities: []verifier.Authority{acme}, Policies: []Policy{{Match: mustMatch(t, "**"), Require: one("acme")}}},
+		Options{Now: func() time.Time { return now }})
+	if d := allow(t, e, w, subject()); !d.Expires.Equal(noon.Add(9 * time.Minute)) {
+		t.Errorf("expires %v", d.Expires)
+	}
+	now = noon.Add(9*time.Minute + time.Second)
+	if d := deny(t, e, w, subject(), ReasonUntrusted); !strings.Contains(d.Explained, "does not hold: now, for no time is proven") {
 		t.Errorf("explained: %s", d.Explained)
 	}
 }

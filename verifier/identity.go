@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 )
 
 // maxPattern is how many bytes of a pattern of an identity, and of an issuer or a
@@ -160,6 +161,8 @@ func parsePattern(text string) (pattern, error) {
 		return pattern{}, errors.New("is empty")
 	case len(text) > maxPattern:
 		return pattern{}, fmt.Errorf("has more than %d bytes", maxPattern)
+	case !utf8.ValidString(text):
+		return pattern{}, errors.New("is not UTF-8")
 	case strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f }):
 		return pattern{}, errors.New("has blanks or control characters")
 	case strings.ContainsAny(rest, "{}"):
@@ -175,8 +178,12 @@ func parsePattern(text string) (pattern, error) {
 	return buildPattern(text, ""), nil
 }
 
-// buildPattern makes the pattern of a sound text in which {repo} is repo.
+// buildPattern makes the pattern of a sound text in which {repo} is repo. With a repo
+// that nothing is called, nothing fits.
 func buildPattern(text, repo string) pattern {
+	if !utf8.ValidString(repo) {
+		return pattern{text: text, captures: true}
+	}
 	if !strings.Contains(text, "*") {
 		return pattern{text: strings.ReplaceAll(text, repoCapture, repo)}
 	}

@@ -83,6 +83,7 @@ func TestAPatternThatIsNoneIsRefused(t *testing.T) {
 		{"a", "x\n", "", "blanks"},
 		{"a", strings.Repeat("x", 3000), "", "more than"},
 		{"a", "x", "{", "source"},
+		{"a", "x\xb7*", "", "UTF-8"},
 	} {
 		if _, err := ParseIdentity(tt.issuer, tt.subject, tt.source); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%q, %q: %v, want %q", tt.issuer, tt.subject, err, tt.want)
