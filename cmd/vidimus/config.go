@@ -24,6 +24,7 @@ type Config struct {
 	DefaultUpstream located[string]
 	Egress          egressConfig
 	Enforcement     policy.Enforcement
+	TrustedRoot     rootConfig
 	rules
 	Include   []includeConfig
 	Auth      authConfig
@@ -89,7 +90,12 @@ type egressConfig struct {
 
 type authorityConfig struct {
 	pos
-	Keys []file
+	Keys            []keyConfig
+	Keyless         []identityConfig
+	GitHub, GitLab  []identityConfig
+	TrustedRoot     rootConfig // none: that of all
+	PrivatePKI      bool
+	TransparencyLog bool
 }
 
 type policyConfig struct {
@@ -101,6 +107,8 @@ type policyConfig struct {
 	Annotations  map[string]string
 	Attestations []attestationConfig
 	Rego         file
+	MaxAge       time.Duration // zero: any age
+	MinAge       time.Duration
 	Enforcement  *policy.Enforcement // nil: the ceiling
 	Message      string
 	Allow        bool // unverified
