@@ -2,9 +2,9 @@ package policy
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"vidimus/verifier"
 	"vidimus/verifier/envelope"
@@ -32,13 +32,15 @@ const (
 	attestedAstray                   // about another digest
 	attestedElse                     // another predicate type, by a required authority
 	attestedByOther                  // this predicate type, by an authority that is not required
+	attestedLate                     // as wanted, by a key or certificate that does not count any more, or not yet
 	attestedDenied                   // denied by Rego
 )
 
 // attestedOutcome is what evidence comes to for one attestation that is required.
 type attestedOutcome struct {
 	met     bool
-	by      []string // required authorities whose attestation counts, sorted
+	by      []string  // required authorities whose attestation counts, sorted
+	until   time.Time // when met: until it is; zero is for ever
 	near    attestedNearness
 	nearest int      // index of the evidence that comes nearest; -1 when there is none
 	denials []string // what Rego has against it
@@ -62,21 +64,19 @@ type judgement struct{ requirement, evidence int }
 type judgements map[judgement][]string
 
 // weighAttestations weighs evidence for the attestation of p with this index.
-func weighAttestations(p *Policy, requirement int, suspended map[string]string, evidence []verifier.Evidence, judged judgements) attestedOutcome {
+func weighAttestations(p *Policy, requirement int, suspended map[string]string, evidence []verifier.Evidence, judged judgements, at time.Time) attestedOutcome {
 	wanted := p.Attestations[requirement]
 	o := attestedOutcome{nearest: -1}
-	by := make(map[string]struct{})
+	var ways []counting
 	for i, e := range evidence {
-		near, names := weighAttestation(wanted, suspended, e)
+		near, made := weighAttestation(p, wanted, suspended, e, at)
 		if near == notAttested {
 			continue
 		}
-		if len(names) > 0 {
+		if len(made) > 0 {
 			denials, asked := judged[judgement{requirement, i}]
 			if wanted.Rego == nil || asked && len(denials) == 0 {
-				for _, name := range names {
-					by[name] = struct{}{}
-				}
+				ways = append(ways, made...)
 				continue
 			}
 			if o.near < attestedDenied {
@@ -90,14 +90,18 @@ func weighAttestations(p *Policy, requirement int, suspended map[string]string, 
 			o.strangers++
 		}
 	}
-	o.by = slices.Sorted(maps.Keys(by))
-	o.met = wanted.Require.AtLeast > 0 && len(by) >= wanted.Require.AtLeast
+	o.by = assign(ways)
+	o.met = wanted.Require.AtLeast > 0 && len(o.by) >= wanted.Require.AtLeast
+	if o.met {
+		o.until = lasting(ways, wanted.Require.AtLeast)
+	}
 	return o
 }
 
 // weighAttestation says how near one piece of evidence comes to what is wanted; when
-// only Rego is left to ask, by is who signed it.
-func weighAttestation(wanted Attestation, suspended map[string]string, e verifier.Evidence) (near attestedNearness, by []string) {
+// only Rego is left to ask, ways are those in which it counts. The ages that a policy
+// wants are those of signatures.
+func weighAttestation(p *Policy, wanted Attestation, suspended map[string]string, e verifier.Evidence, at time.Time) (near attestedNearness, ways []counting) {
 	if !e.Verified() {
 		switch {
 		case e.Form() != verifier.FormAttestation && e.Form() != verifier.FormBundleDSSE:
@@ -112,13 +116,23 @@ func weighAttestation(wanted Attestation, suspended map[string]string, e verifie
 	if e.Form() != verifier.FormAttestation {
 		return notAttested, nil
 	}
-	by = signers(wanted.Require.Of, suspended, e)
+	late := false
+	for _, signer := range e.Signers() {
+		for _, name := range signers(wanted.Require.Of, suspended, signer.Authorities) {
+			until, why := p.lasts(e, signer.KeyID, name, at)
+			if late = late || why != ""; why == "" {
+				ways = append(ways, counting{signer.ID, name, until})
+			}
+		}
+	}
 	switch ours := e.PredicateType() == wanted.PredicateType; {
-	case ours && len(by) > 0:
-		return attestedDenied, by
+	case ours && len(ways) > 0:
+		return attestedDenied, ways
+	case ours && late:
+		return attestedLate, nil
 	case ours:
 		return attestedByOther, nil
-	case len(by) > 0:
+	case len(ways) > 0:
 		return attestedElse, nil
 	}
 	return attestedByWhom, nil
@@ -214,7 +228,7 @@ func (x denial) explainAttestation() string {
 	if o.nearest >= 0 {
 		nearest = x.evidence[o.nearest]
 	}
-	who := list(x.holdersOf(nearest))
+	who := list(nearest.SignedBy())
 	switch o.near {
 	case notAttested:
 		said = "not attested"
@@ -231,6 +245,8 @@ func (x denial) explainAttestation() string {
 		said = who + " attested " + clean(envelope.PredicateName(nearest.PredicateType()), maxClaimed) + " only"
 	case attestedByOther:
 		said = "attested as that by " + who + " only"
+	case attestedLate:
+		said = "attested by " + who + " with a key or certificate outside the time for which it counts"
 	case attestedDenied:
 		return "the attestation of " + clean(envelope.PredicateName(wanted.PredicateType), maxClaimed) + " by " + who +
 			" is denied by Rego: " + reasonsText(o.denials) + "; " + needed

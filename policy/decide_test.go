@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"vidimus/verifier"
 )
@@ -308,10 +309,10 @@ func TestMoreEvidenceNeverTurnsAnAllowIntoADeny(t *testing.T) {
 			suspended[authorities[0]] = "its key is gone"
 		}
 		var evidence []verifier.Evidence
-		before := decide(p, suspended, subject(), nil, nil)
+		before := decide(p, suspended, subject(), nil, nil, time.Now())
 		for range 12 {
 			evidence = slices.Insert(evidence, r.IntN(len(evidence)+1), pool[r.IntN(len(pool))])
-			o := decide(p, suspended, subject(), evidence, nil)
+			o := decide(p, suspended, subject(), evidence, nil, time.Now())
 			if before.allowed && !o.allowed {
 				t.Fatalf("%+v: one more of %v turned an allow into %s", p, evidence, o.reason)
 			}
@@ -335,16 +336,16 @@ func TestMoreEvidenceNeverTurnsAnAllowIntoADeny(t *testing.T) {
 func TestASuspendedAuthorityCountsForNothing(t *testing.T) {
 	p := &Policy{Require: anyOf("release", "ci")}
 	evidence := evidencePool(t)[:1]
-	if o := decide(p, nil, subject(), evidence, nil); !o.allowed || !slices.Equal(o.signed, []string{"release"}) {
+	if o := decide(p, nil, subject(), evidence, nil, time.Now()); !o.allowed || !slices.Equal(o.signed, []string{"release"}) {
 		t.Fatalf("got %+v", o)
 	}
-	if o := decide(p, map[string]string{"release": "gone"}, subject(), evidence, nil); o.allowed || o.reason != ReasonUntrusted {
+	if o := decide(p, map[string]string{"release": "gone"}, subject(), evidence, nil, time.Now()); o.allowed || o.reason != ReasonUntrusted {
 		t.Errorf("got %+v", o)
 	}
 }
 
 func TestTheZeroPolicyAndTheZeroDecisionDeny(t *testing.T) {
-	if o := decide(&Policy{}, nil, subject(), evidencePool(t), nil); o.allowed {
+	if o := decide(&Policy{}, nil, subject(), evidencePool(t), nil, time.Now()); o.allowed {
 		t.Error("the zero Policy allows")
 	}
 	if (Decision{}).Served() {

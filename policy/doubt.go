@@ -133,10 +133,14 @@ func (s *Set) suspendedOf(authorities []string) (names, causes []string) {
 	return names, causes
 }
 
-// hintSuspended says what would end a suspension.
-func hintSuspended(names []string) string {
-	if len(names) == 1 {
-		return "put the key file of " + list(names) + " back"
+// hintSuspended says what would end a suspension: what p's authorities are known by.
+func hintSuspended(p *Policy, names []string) string {
+	what := "key file"
+	if slices.ContainsFunc(names, func(name string) bool { return p.certified[name] != "" }) {
+		what = "trust root"
 	}
-	return "put the key files of " + list(names) + " back"
+	if len(names) == 1 {
+		return "put the " + what + " of " + list(names) + " back"
+	}
+	return "put the " + what + "s of " + list(names) + " back"
 }

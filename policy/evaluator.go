@@ -157,7 +157,7 @@ func (e *Evaluator) denyUnmatched(ctx context.Context, registry verifier.Registr
 	}
 	// It is denied whatever there is, and whatever cannot be read.
 	subject := about(new(Policy), d.Subject)
-	subject.Attestations = true
+	subject.Attestations, subject.Now = true, d.Time
 	found, _ := e.look(ctx, registry, subject, e.set.authorities, e.sources, nil)
 	d.Evidence = brief(found.evidence)
 	for _, evidence := range found.evidence {
@@ -172,14 +172,17 @@ func (e *Evaluator) denyUnmatched(ctx context.Context, registry verifier.Registr
 // verify decides by evidence. Where there is Rego all of it is waited for, and what
 // could not be read or was not looked at might be what Rego would deny for.
 func (e *Evaluator) verify(ctx context.Context, registry verifier.Registry, p *Policy, d *Decision) error {
-	satisfied := func(evidence []verifier.Evidence) bool {
-		return decide(p, e.set.suspended, d.Subject, evidence, nil).allowed
+	weighed := func(evidence []verifier.Evidence, judged judgements) outcome {
+		return decide(p, e.set.suspended, d.Subject, evidence, judged, d.Time)
 	}
+	satisfied := func(evidence []verifier.Evidence) bool { return weighed(evidence, nil).allowed }
 	all := p.asksRego()
 	if all {
 		satisfied = nil
 	}
-	found, err := e.look(ctx, registry, about(p, d.Subject), e.set.ordered(p), e.sources, satisfied)
+	asked := about(p, d.Subject)
+	asked.Now = d.Time
+	found, err := e.look(ctx, registry, asked, e.set.ordered(p, d.Subject.Repository), e.sources, satisfied)
 	ctx, cancel := context.WithTimeout(ctx, verifier.DecisionTime)
 	defer cancel()
 	var judged judgements
@@ -189,17 +192,18 @@ func (e *Evaluator) verify(ctx context.Context, registry verifier.Registry, p *P
 		select {
 		case e.rego <- struct{}{}:
 			defer func() { <-e.rego }()
-			judged, late = judgeAttestations(ctx, p, e.set.suspended, d.Subject, found.evidence)
+			judged, late = judgeAttestations(ctx, p, e.set.suspended, d.Subject, found.evidence, d.Time)
 		case <-ctx.Done():
 			late = ctx.Err()
 		}
 	}
-	o := decide(p, e.set.suspended, d.Subject, found.evidence, judged)
+	o := weighed(found.evidence, judged)
 	d.Evidence, d.Satisfied = brief(found.evidence), o.satisfied()
 	defer e.lookFurther(ctx, registry, p, d)
 	switch {
 	case o.allowed && !all:
 		d.allow(o.explainAllowed(p))
+		d.Expires = o.until
 	case len(found.failures) > 0:
 		failure := joined(found.failures)
 		return d.doubt(explainUnread(d.Subject, failure), hintAgain, failure, causesOf(found.failures)...)
@@ -210,20 +214,21 @@ func (e *Evaluator) verify(ctx context.Context, registry verifier.Registry, p *P
 	case !o.allowed && o.turnable(p, e.set.suspended):
 		names, causes := e.set.suspension(p)
 		why := strings.Join(causes, "; ")
-		return d.doubt(clean(why, maxReason), hintSuspended(names), errors.New(why), causes...)
+		return d.doubt(clean(why, maxReason), hintSuspended(p, names), errors.New(why), causes...)
 	case found.cut:
 		d.deny(ReasonTooManySignatures, "there are more signatures than are looked at, and "+o.explainCut(p),
 			"remove the signatures that are of no use")
 	case o.allowed:
 		d.allow(o.explainAllowed(p))
+		d.Expires = o.until
 		if p.Rego != nil {
 			return e.judge(ctx, p, d, found.evidence)
 		}
 	default:
-		x := denial{p, d.Subject, found.evidence, o, e.set.holders}
+		x := denial{p, d.Subject, found.evidence, o}
 		d.deny(o.reason, x.explain(), x.hint())
 		if names, causes := e.set.suspension(p); len(names) > 0 {
-			d.Hint += "; and " + hintSuspended(names) + ": " + clean(strings.Join(causes, "; "), maxDetail)
+			d.Hint += "; and " + hintSuspended(p, names) + ": " + clean(strings.Join(causes, "; "), maxDetail)
 		}
 	}
 	return nil
@@ -236,8 +241,8 @@ func (e *Evaluator) lookFurther(ctx context.Context, registry verifier.Registry,
 		return
 	}
 	subject := about(p, d.Subject)
-	subject.Attestations = true
-	found, _ := e.look(ctx, registry, subject, e.set.ordered(p), []verifier.Source{verifier.Attestations()}, nil)
+	subject.Attestations, subject.Now = true, d.Time
+	found, _ := e.look(ctx, registry, subject, e.set.ordered(p, d.Subject.Repository), []verifier.Source{verifier.Attestations()}, nil)
 	d.Evidence = append(d.Evidence, brief(found.evidence)...)
 }
 

@@ -129,12 +129,18 @@ type Policy struct {
 	SignedAs    SignedAs
 	Remap       Remap             // when SignedAs is Remapped, and only then
 	Annotations map[string]string // must be in the signed payload
-	Enforcement *Enforcement      // never above the ceiling; nil is the ceiling
-	Message     string            // added to a denial
-	Push        *Push             // nil: nothing can be pushed
+	// MaxAge and MinAge are how old a signature that is needed may be at most, and must
+	// be at least, by its proven time; without one it does not count. Zero: any age, and
+	// no time is asked for.
+	MaxAge, MinAge time.Duration
+	Enforcement    *Enforcement // never above the ceiling; nil is the ceiling
+	Message        string       // added to a denial
+	Push           *Push        // nil: nothing can be pushed
 
-	originals []string // other hosts of the upstream of Remap.SignedPrefix
-	signing   []string // ids of the keys that sign pushes, under whatever policy
+	originals []string                              // other hosts of the upstream of Remap.SignedPrefix
+	windows   map[string]map[string]verifier.Window // of the keys of required authorities, by authority and key
+	certified map[string]string                     // required authorities with identities: whose
+	signing   []string                              // ids of the keys that sign pushes, under whatever policy
 }
 
 // Exception admits digests without evidence until a moment. Its policy's deny
@@ -201,8 +207,8 @@ type Decision struct {
 	Via       string   // digest of the allowed index that lists this manifest
 	About     string   // digest of the subject manifest that this is evidence about
 	Satisfied []string // authorities that have signed, or attested what is required, sorted
-	// Expires is when an exception that allowed it ends: the decision is not to
-	// be used from then on. Zero when the decision has no end of its own.
+	// Expires is when what allowed it ends, an exception or the evidence: the decision is
+	// not to be used from then on. Zero when the decision has no end of its own.
 	Expires time.Time
 
 	Evidence []verifier.Evidence // all that was looked at, without what attestations say
@@ -220,6 +226,7 @@ const (
 	ReasonIdentityMismatch   = "identity-mismatch"
 	ReasonAnnotationMismatch = "annotation-mismatch"
 	ReasonThreshold          = "threshold"
+	ReasonExpired            = "expired" // signed too long ago, too lately (minAge), or by a key that did not count then
 	ReasonTooManySignatures  = "too-many-signatures"
 	ReasonAttestedNotSigned  = "attested-not-signed" // required authorities have made attestations only
 	ReasonAttestationMissing = "attestation-missing"

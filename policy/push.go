@@ -50,6 +50,9 @@ func (v *validation) push(where string, p Policy) {
 	if _, ok := v.authorities[p.Push.Sign]; !ok {
 		v.fault(where, "push.sign names %s, which is no authority: %s", clean(p.Push.Sign, maxLabel), v.suggestion())
 	}
+	if slices.Contains(p.Require.Of, p.Push.Sign) && (p.MaxAge > 0 || p.MinAge > 0) {
+		v.fault(where, "wants a proven time of what %s signs, which nothing proves of what is signed when it is pushed: remove maxAge and minAge, or push.sign", clean(p.Push.Sign, maxLabel))
+	}
 	v.annotations(where, p.Push.Annotations)
 	for _, name := range slices.Sorted(maps.Keys(p.Push.Annotations)) {
 		if strings.HasPrefix(name, ReservedAnnotation) {

@@ -3,6 +3,7 @@ package policy
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // What a key signs that signs pushes counts only where it says that it was signed:
@@ -56,6 +57,7 @@ func TestPushIsChecked(t *testing.T) {
 		{"where nobody may pull", Policy{Deny: "no", Push: &Push{}}, "push and deny"},
 		{"unsigned, with annotations", Policy{AllowUnverified: true, Push: &Push{Annotations: map[string]string{"a": "b"}}}, "only sign reads"},
 		{"with an annotation of Vidimus's own", Policy{AllowUnverified: true, Push: &Push{Sign: "release", Annotations: map[string]string{"vidimus.dev/pusher": "me"}}}, "begin with vidimus.dev/"},
+		{"where a time must be proven", Policy{Require: one("release"), MaxAge: time.Hour, Push: &Push{Sign: "release"}}, "proven time"},
 		{"without an annotation that is wanted", Policy{Require: one("release"), Annotations: map[string]string{"env": "prod"}, Push: &Push{Sign: "release"}}, "push.annotations"},
 		{"with the annotation that is wanted", Policy{Require: one("release"), Annotations: map[string]string{"env": "prod"}, Push: &Push{Sign: "release", Annotations: map[string]string{"env": "prod"}}}, ""},
 		{"without an annotation that others sign", Policy{Require: one("ci"), Annotations: map[string]string{"env": "prod"}, Push: &Push{Sign: "release"}}, ""},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"vidimus/verifier"
 )
@@ -43,7 +44,28 @@ type regoSignature struct {
 	ClaimedName string         `json:"claimedName"`
 	Annotations map[string]any `json:"annotations"`
 	Counted     bool           `json:"counted"`
+	regoSigner
 }
+
+// regoSigner is what a certificate and a trusted time say of who signed something. Both
+// are empty where there is none.
+type regoSigner struct {
+	Issuer   string `json:"issuer"`
+	Subject  string `json:"subject"`
+	SignedAt string `json:"signedAt"` // RFC 3339, in UTC
+}
+
+func signerFor(e verifier.Evidence) regoSigner {
+	issuer, subject := e.Identity()
+	signedAt := ""
+	if at, proven := e.SignedAt(); proven {
+		signedAt = at.UTC().Format(time.RFC3339)
+	}
+	return regoSigner{issuer, subject, signedAt}
+}
+
+// keyIDs is a list also where a certificate names the signer.
+func keyIDs(e verifier.Evidence) []string { return append([]string{}, e.KeyIDs()...) }
 
 // regoAttestation is one verified attestation.
 type regoAttestation struct {
@@ -52,6 +74,7 @@ type regoAttestation struct {
 	KeyIDs        []string        `json:"keyIDs"`
 	PredicateType string          `json:"predicateType"`
 	Predicate     json.RawMessage `json:"predicate,omitempty"`
+	regoSigner
 }
 
 // regoInput is what the Rego of a policy is given.
@@ -76,19 +99,19 @@ func imageFor(module Rego, subject Subject) regoImage {
 }
 
 func attestationFor(e verifier.Evidence) regoAttestation {
-	return regoAttestation{e.Digest().String(), e.Authorities(), e.KeyIDs(), e.PredicateType(), e.Predicate()}
+	return regoAttestation{e.Digest().String(), e.Authorities(), keyIDs(e), e.PredicateType(), e.Predicate(), signerFor(e)}
 }
 
 // judgeAttestations asks the Rego of the attestations that p requires about those that
 // are there, until each is met. An error means that ctx ended.
-func judgeAttestations(ctx context.Context, p *Policy, suspended map[string]string, subject Subject, evidence []verifier.Evidence) (judgements, error) {
+func judgeAttestations(ctx context.Context, p *Policy, suspended map[string]string, subject Subject, evidence []verifier.Evidence, at time.Time) (judgements, error) {
 	judged := make(judgements)
 	for i, wanted := range p.Attestations {
 		if wanted.Rego == nil {
 			continue
 		}
 		for j, e := range evidence {
-			if _, by := weighAttestation(wanted, suspended, e); len(by) == 0 {
+			if near, _ := weighAttestation(p, wanted, suspended, e, at); near != attestedDenied {
 				continue
 			}
 			denials, err := judge(ctx, wanted.Rego, regoPredicate{imageFor(wanted.Rego, subject), attestationFor(e)})
@@ -96,7 +119,7 @@ func judgeAttestations(ctx context.Context, p *Policy, suspended map[string]stri
 				return nil, err
 			}
 			judged[judgement{i, j}] = denials
-			if weighAttestations(p, i, suspended, evidence, judged).met {
+			if weighAttestations(p, i, suspended, evidence, judged, at).met {
 				break
 			}
 		}
@@ -105,7 +128,7 @@ func judgeAttestations(ctx context.Context, p *Policy, suspended map[string]stri
 }
 
 // judgePolicy asks the Rego of p about all verified evidence.
-func judgePolicy(ctx context.Context, p *Policy, suspended map[string]string, subject Subject, evidence []verifier.Evidence) ([]string, error) {
+func judgePolicy(ctx context.Context, p *Policy, suspended map[string]string, subject Subject, evidence []verifier.Evidence, at time.Time) ([]string, error) {
 	input := regoInput{imageFor(p.Rego, subject), []regoSignature{}, []regoAttestation{}}
 	size := 0
 	for _, e := range evidence {
@@ -124,8 +147,8 @@ func judgePolicy(ctx context.Context, p *Policy, suspended map[string]string, su
 			annotations = map[string]any{}
 		}
 		input.Signatures = append(input.Signatures, regoSignature{
-			e.Form(), e.Digest().String(), e.Authorities(), e.KeyIDs(), e.ClaimedName(), annotations,
-			weigh(p, subject, e, signers(p.Require.Of, suspended, e)) == counted,
+			e.Form(), e.Digest().String(), e.Authorities(), keyIDs(e), e.ClaimedName(), annotations,
+			p.counts(suspended, subject, e, at), signerFor(e),
 		})
 	}
 	return judge(ctx, p.Rego, input)
@@ -159,9 +182,9 @@ func (e *Evaluator) judge(ctx context.Context, p *Policy, d *Decision, evidence 
 	unknown := func(e verifier.Evidence) bool { return e.Reason() == ReasonUntrusted }
 	if names, causes := e.set.allSuspended(); len(names) > 0 && slices.ContainsFunc(evidence, unknown) {
 		why := strings.Join(causes, "; ")
-		return d.doubt(clean("the policy's Rego needs all evidence, and "+why, maxReason), hintSuspended(names), errors.New(why), causes...)
+		return d.doubt(clean("the policy's Rego needs all evidence, and "+why, maxReason), hintSuspended(p, names), errors.New(why), causes...)
 	}
-	reasons, err := judgePolicy(ctx, p, e.set.suspended, d.Subject, evidence)
+	reasons, err := judgePolicy(ctx, p, e.set.suspended, d.Subject, evidence, d.Time)
 	switch {
 	case err != nil:
 		return d.doubt("there was no time for the policy's Rego", hintAgain, err, err.Error())

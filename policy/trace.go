@@ -95,5 +95,11 @@ func (p *Policy) rule() string {
 	if p.Rego != nil {
 		parts = append(parts, "unless Rego denies")
 	}
+	if p.MaxAge > 0 {
+		parts = append(parts, "maxAge "+span(p.MaxAge))
+	}
+	if p.MinAge > 0 {
+		parts = append(parts, "minAge "+span(p.MinAge))
+	}
 	return strings.Join(parts, "; ")
 }

@@ -90,8 +90,8 @@ func (v *validation) authority(a verifier.Authority) {
 	if _, taken := v.authorities[a.Name]; taken {
 		v.fault(where, "stands twice: put all its keys into one authority")
 	}
-	if len(a.Keys) == 0 && a.Suspended == "" {
-		v.fault(where, "has no keys and could vouch for nothing: list the public keys that it signs with")
+	if a.Suspended == "" {
+		v.vouching(where, a)
 	}
 	v.authorities[a.Name] = a
 }
@@ -111,6 +111,10 @@ func (v *validation) policy(i int, p Policy) {
 		v.require(where, "require", p.Require)
 		v.signedAs(where, p)
 		v.annotations(where, p.Annotations)
+		v.identities(where, p)
+		v.ages(where, p)
+	} else if p.readsTime() {
+		v.fault(where, "has maxAge or minAge, which only a policy with require reads: remove them, or require a signature")
 	} else if p.SignedAs != IfPresent || p.Remap != (Remap{}) || len(p.Annotations) > 0 {
 		v.fault(where, "has signedAs or annotations, which only a policy with require reads: remove them, or require a signature")
 	}

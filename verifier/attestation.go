@@ -37,7 +37,6 @@ func (v *verification) checkEnvelope(e Evidence, data []byte) Evidence {
 		return e.rejected(ReasonPayloadInvalid, err.Error())
 	}
 	held := envelope.Envelope{Statement: parsed.Statement}
-	var authorities []string
 	m := newMessage(parsed.Signed)
 	for _, signature := range parsed.Signatures {
 		if len(signature.Signature) > MaxSignatureSize {
@@ -48,19 +47,14 @@ func (v *verification) checkEnvelope(e Evidence, data []byte) Evidence {
 			continue
 		}
 		if e.keyID == "" {
-			e.keyID = holder.key.id
+			e = e.signedBy(holder)
 		} else {
-			e.otherKeys = append(e.otherKeys, holder.key.id)
+			e.others = append(e.others, Signer{ID: holder.key.id, KeyID: holder.key.id, Authorities: holder.authorities})
 		}
 		held.Signatures = append(held.Signatures, signature)
-		for _, name := range holder.authorities {
-			if !slices.Contains(authorities, name) {
-				authorities = append(authorities, name)
-			}
-		}
 	}
 	if e.keyID == "" {
 		return v.byNobody(e)
 	}
-	return v.checkStatement(e, held, authorities)
+	return v.checkStatement(e.unproven(), held, e.SignedBy())
 }

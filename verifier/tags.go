@@ -237,6 +237,7 @@ func (c *Candidate) readSignature(members map[string]json.RawMessage) (fault str
 	if json.Unmarshal(members["annotations"], &annotations) != nil || json.Unmarshal(annotations[signatureAnnotation], &encoded) != nil {
 		return "has no annotation " + signatureAnnotation
 	}
+	c.attached = readAttached(annotations)
 	if base64.StdEncoding.DecodedLen(len(encoded)) > MaxSignatureSize {
 		return fmt.Sprintf("has a signature of more than %d bytes", MaxSignatureSize)
 	}

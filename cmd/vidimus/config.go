@@ -24,6 +24,7 @@ type Config struct {
 	DefaultUpstream located[string]
 	Egress          egressConfig
 	Enforcement     policy.Enforcement
+	TrustedRoot     rootConfig
 	rules
 	Include   []includeConfig
 	Auth      authConfig
@@ -89,8 +90,13 @@ type egressConfig struct {
 
 type authorityConfig struct {
 	pos
-	Keys   []file
-	Signer *signerConfig // nil: it signs no pushes
+	Keys            []keyConfig
+	Keyless         []identityConfig
+	GitHub, GitLab  []identityConfig
+	TrustedRoot     rootConfig // none: that of all
+	PrivatePKI      bool
+	TransparencyLog bool
+	Signer          *signerConfig // nil: it signs no pushes
 }
 
 type policyConfig struct {
@@ -102,6 +108,8 @@ type policyConfig struct {
 	Annotations  map[string]string
 	Attestations []attestationConfig
 	Rego         file
+	MaxAge       time.Duration // zero: any age
+	MinAge       time.Duration
 	Enforcement  *policy.Enforcement // nil: the ceiling
 	Message      string
 	Allow        bool // unverified

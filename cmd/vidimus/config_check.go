@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -26,8 +24,9 @@ type loaded struct {
 	Policy    policy.Config
 	TLS       *tls.Config // nil: the registry API is not encrypted
 	Upstreams []upstreamSettings
-	Signers   map[string]signingKey // of the authorities that sign pushes, by name
 	Access    *access.Config        // nil: whoever reaches the registry API may pull
+	Warnings  faults                // what holds, and is likely not meant
+	Signers   map[string]signingKey // of the authorities that sign pushes, by name
 
 	sum     [32]byte // of everything that was read
 	watched watched
@@ -75,6 +74,10 @@ type judgement struct {
 	out    *loaded
 
 	modules map[regoModule]*rego.Module // that were compiled; nil: with faults
+	roots   map[string]struct {         // by what they are named
+		root *verifier.Root
+		what string
+	}
 }
 
 // content returns what a named file holds; false when it cannot be read, which
@@ -164,50 +167,4 @@ func (j *judgement) openness() {
 	}
 	j.fail(j.config.HTTP.Addr, fmt.Sprintf("is not a loopback address, and there are credentials for %s: everyone who reaches the port would read with them",
 		enumerate(names)), fix)
-}
-
-// authorities reads the keys. An authority whose keys cannot be used stays, so
-// that the policies that name it are not blamed as well.
-func (j *judgement) authorities() {
-	first := make(map[string]pos)
-	for _, a := range j.config.Authorities {
-		if before, ok := first[a.Name]; ok {
-			j.fail(a, fmt.Sprintf("is defined already, in %s:%d", before.File, before.Line), "give one of them another name")
-			continue
-		}
-		first[a.Name] = a.pos
-		out := verifier.Authority{Name: a.Name}
-		for i, f := range a.Value.Keys {
-			if slices.ContainsFunc(a.Value.Keys[:i], func(o file) bool { return filepath.Clean(o.Name) == filepath.Clean(f.Name) }) {
-				j.fail(f, f.Name+" is in this list already", "remove one of the two")
-				continue
-			}
-			key, what := readKey(j.reader, f.Name)
-			if what != "" {
-				trouble := f.fault(what, "name a PEM file with a public key")
-				trouble.Key = f.Name
-				j.faults.add(trouble)
-				out.Suspended = what
-				continue
-			}
-			out.Keys = append(out.Keys, key)
-		}
-		if len(a.Value.Keys) == 0 {
-			out.Suspended = "no key" // reported when it was decoded
-		}
-		j.out.Policy.Authorities = append(j.out.Policy.Authorities, out)
-	}
-}
-
-// readKey returns the key in the file name, or what is wrong with it.
-func readKey(r *reader, name string) (verifier.Key, string) {
-	data, err := r.read(name)
-	if err != nil {
-		return verifier.Key{}, plainError(err)
-	}
-	key, err := verifier.ParseKey(data)
-	if err != nil {
-		return verifier.Key{}, name + ": " + err.Error()
-	}
-	return key, ""
 }

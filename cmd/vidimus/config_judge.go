@@ -41,6 +41,8 @@ func (j *judgement) policy(p policyConfig) policy.Policy {
 		SignedAs:        p.SignedAs.As,
 		Remap:           p.SignedAs.Remap,
 		Annotations:     p.Annotations,
+		MaxAge:          p.MaxAge,
+		MinAge:          p.MinAge,
 		Enforcement:     p.Enforcement,
 		Message:         p.Message,
 		Push:            p.Push.rule(),

@@ -84,9 +84,11 @@ func (c *Config) namedFiles() []namedFile {
 		all = append(all, namedFile{u.Value.CA, open}, namedFile{u.Value.PasswordFile, secret},
 			namedFile{u.Value.Credentials.Config, secret})
 	}
+	all = append(all, namedFile{c.TrustedRoot.file, open})
 	for _, a := range c.Authorities {
-		for _, f := range a.Value.Keys {
-			all = append(all, namedFile{f, open})
+		all = append(all, namedFile{a.Value.TrustedRoot.file, open})
+		for _, k := range a.Value.Keys {
+			all = append(all, namedFile{k.file, open})
 		}
 		if s := a.Value.Signer; s != nil {
 			all = append(all, namedFile{s.Key, secret}, namedFile{s.PasswordFile, secret})

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"vidimus/verifier"
 )
 
 // Caps on what is read. A configuration is written by people; what is larger is
@@ -31,6 +33,7 @@ type reader struct {
 	env   map[string]string
 	get   func(name string) (string, bool)
 	flags string // what the configuration is made of besides files; no secret
+	fresh []byte // the trust root of Sigstore's public instance; nil is the one built in
 }
 
 type readFile struct {
@@ -93,6 +96,14 @@ func readRegular(name string, limit int64) ([]byte, error) {
 		err = &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("larger than %d MiB", limit>>20)}
 	}
 	return data, err
+}
+
+// publicRoot returns the trust root of Sigstore's public instance.
+func (r *reader) publicRoot() []byte {
+	if r.fresh != nil {
+		return r.fresh
+	}
+	return verifier.PublicRoot()
 }
 
 // variable returns the environment variable name.
@@ -160,6 +171,9 @@ func (r *reader) sum() [sha256.Size]byte {
 func (r *reader) sumFiles(h hash.Hash, counts func(readFile) bool) {
 	if r.flags != "" {
 		writeItem(h, "flags", r.flags)
+	}
+	if r.fresh != nil {
+		writeItem(h, "sigstore", string(r.fresh))
 	}
 	for _, pattern := range slices.Sorted(maps.Keys(r.globs)) {
 		g := r.globs[pattern]

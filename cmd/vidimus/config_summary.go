@@ -33,7 +33,7 @@ func (l *loaded) summarize(w io.Writer, name string, now time.Time) error {
 		row("upstream", "%s %s%s", u.Name, u.Config.URL, l.upstreamNotes(u))
 	}
 	for _, a := range l.Policy.Authorities {
-		row("authority", "%s, %d %s", a.Name, len(a.Keys), plural(len(a.Keys), "key", "keys"))
+		row("authority", "%s, %s", a.Name, vouches(a))
 	}
 	for _, line := range l.accessSummary() {
 		row("access", "%s", line)
@@ -51,6 +51,9 @@ func (l *loaded) summarize(w io.Writer, name string, now time.Time) error {
 	}
 	if more := len(l.Exceptions) - mostShown; more > 0 {
 		row("exception", "and %d more", more)
+	}
+	for _, w := range l.Warnings[:min(len(l.Warnings), mostShown)] {
+		row("warning", "%s", w)
 	}
 	if n := len(l.Revoked); n > 0 {
 		row("revoked", "%d %s", n, plural(n, "digest", "digests"))
@@ -116,6 +119,12 @@ func (l *loaded) policySummary(p policyConfig) string {
 	}
 	if p.Rego.Name != "" {
 		out += "; unless " + p.Rego.Name + " denies"
+	}
+	if p.MaxAge > 0 {
+		out += "; maxAge " + p.MaxAge.String()
+	}
+	if p.MinAge > 0 {
+		out += "; minAge " + p.MinAge.String()
 	}
 	if p.Enforcement != nil && *p.Enforcement != l.Enforcement {
 		out += "; " + p.Enforcement.String()

@@ -43,7 +43,6 @@ func cosignFlags() []cosignFlag {
 		{name: "registry-referrers-mode", on: sign, harmless: "legacy"},
 		{name: "upload", on: sign, kind: boolFlag, harmless: "true"},
 		{name: "check-claims", on: verify, kind: boolFlag, harmless: "true"},
-		{name: "insecure-ignore-tlog", on: verify, kind: boolFlag, harmless: "true"},
 		{name: "signature-digest-algorithm", on: verify, harmless: "sha256"},
 		{name: "max-workers", on: verify, kind: numberFlag, harmless: "10", accepted: true},
 		{name: "verbose", short: "d", on: both, kind: boolFlag, harmless: "false", accepted: true},
@@ -58,20 +57,20 @@ func cosignFlags() []cosignFlag {
 	add(both, off, "k8s-keychain", "sk")
 	add(sign, off, "new-bundle-format", "tlog-upload", "use-signing-config", "issue-certificate", "record-creation-timestamp",
 		"insecure-skip-verify", "oidc-disable-ambient-providers")
-	add(verify, off, "local-image", "use-signed-timestamps")
+	add(verify, off, "local-image")
 	add(verify, cosignFlag{kind: boolFlag, harmless: "false", accepted: true},
-		"new-bundle-format", "experimental-oci11", "offline", "private-infrastructure", "insecure-ignore-sct", "allow-certificate-chain")
-	add(both, cosignFlag{}, "attachment", "attachment-tag-prefix", "certificate", "certificate-chain", "output-file",
+		"new-bundle-format", "experimental-oci11", "offline", "private-infrastructure", "insecure-ignore-sct",
+		"use-signed-timestamps", "allow-certificate-chain")
+	add(both, cosignFlag{}, "attachment", "attachment-tag-prefix", "certificate", "output-file",
 		"payload", "registry-client-cert", "registry-client-key", "registry-password", "registry-server-name",
-		"registry-token", "registry-username", "rekor-url", "slot", "trusted-root")
-	add(sign, cosignFlag{}, "bundle", "fulcio-auth-flow", "fulcio-url", "identity-token", "oidc-client-id",
+		"registry-token", "registry-username", "rekor-url", "slot")
+	add(sign, cosignFlag{}, "certificate-chain", "trusted-root", "bundle", "fulcio-auth-flow", "fulcio-url", "identity-token", "oidc-client-id",
 		"oidc-client-secret-file", "oidc-issuer", "oidc-provider", "oidc-redirect-url", "output-certificate",
 		"output-payload", "output-signature", "signing-config", "timestamp-client-cacert", "timestamp-client-cert",
 		"timestamp-client-key", "timestamp-server-name", "timestamp-server-url")
-	add(verify, cosignFlag{}, "ca-intermediates", "ca-roots", "certificate-github-workflow-name",
+	add(verify, cosignFlag{}, "certificate-github-workflow-name",
 		"certificate-github-workflow-ref", "certificate-github-workflow-repository", "certificate-github-workflow-sha",
-		"certificate-github-workflow-trigger", "certificate-identity", "certificate-identity-regexp",
-		"certificate-oidc-issuer", "certificate-oidc-issuer-regexp", "sct", "signature", "timestamp-certificate-chain")
+		"certificate-github-workflow-trigger", "sct", "signature", "timestamp-certificate-chain")
 	return flags
 }
 

@@ -129,7 +129,7 @@ func decisionWords() []string {
 		"allowed", "denied", policy.ReasonInconclusive,
 		policy.ReasonNoPolicy, policy.ReasonPolicyDeny, policy.ReasonRevoked, policy.ReasonUnsigned,
 		policy.ReasonUntrusted, policy.ReasonPayloadInvalid, policy.ReasonDigestMismatch,
-		policy.ReasonIdentityMismatch, policy.ReasonAnnotationMismatch, policy.ReasonThreshold,
+		policy.ReasonIdentityMismatch, policy.ReasonAnnotationMismatch, policy.ReasonThreshold, policy.ReasonExpired,
 		policy.ReasonTooManySignatures, policy.ReasonAttestedNotSigned, policy.ReasonAttestationMissing, policy.ReasonRego,
 		reasonNoUpstream,
 	}

@@ -113,7 +113,7 @@ func (a *askingImages) verify(ctx context.Context, given []string) (any, error) 
 			return nil, opaque(err)
 		}
 	}
-	evaluator, err := keyEvaluator("the key", key, nil)
+	evaluator, err := signerEvaluator(verifier.Authority{Name: "the key", Keys: []verifier.Key{key}}, nil)
 	if err != nil {
 		return nil, err
 	}

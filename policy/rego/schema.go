@@ -13,14 +13,15 @@ const (
 			"repository": {"type": "string"}, "digest": {"type": "string"}, "tag": {"type": "string"}
 		}
 	}`
+	signerFields    = `"issuer": {"type": "string"}, "subject": {"type": "string"}, "signedAt": {"type": "string"}, `
 	listOfText      = `{"type": "array", "items": {"type": "string"}}`
 	signatureSchema = `{
-		"type": "object", "additionalProperties": false, "properties": {
+		"type": "object", "additionalProperties": false, "properties": {` + signerFields + `
 			"form": {"type": "string"}, "digest": {"type": "string"}, "authorities": ` + listOfText + `, "keyIDs": ` + listOfText + `,
 			"claimedName": {"type": "string"}, "annotations": {"type": "object"}, "counted": {"type": "boolean"}
 		}
 	}`
-	attestationFields = `
+	attestationFields = signerFields + `
 			"digest": {"type": "string"}, "authorities": ` + listOfText + `, "keyIDs": ` + listOfText + `,
 			"predicateType": {"type": "string"}, "predicate": {}`
 	attestationSchema = `{"type": "object", "additionalProperties": false, "properties": {` + attestationFields + `}}`
