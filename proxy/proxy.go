@@ -61,6 +61,7 @@ type Proxy struct {
 
 	sealer  sealer
 	uploads uploadsUnderWay
+	pushing chan struct{} // a place for each manifest that is being pushed
 	locks   *Locks
 	merge   Merge
 	settle  time.Duration
@@ -96,6 +97,7 @@ func New(config Config, revision *Revision) (*Proxy, error) {
 		manifests: newManifestCache(),
 		observing: make(chan struct{}, maxObserving),
 		keeping:   make(chan struct{}, maxKeeping),
+		pushing:   make(chan struct{}, maxPushing),
 	}
 	p.index = attentive{config.Index, p}
 	if p.logger == nil {

@@ -74,6 +74,11 @@ func (q *request) refuseStrangers(rule *policy.Push) error {
 // putManifest takes a manifest by tag or digest.
 func (q *request) putManifest(v *view, rule *policy.Push) error {
 	ctx := q.r.Context()
+	leave, err := q.proxy.enterPush(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	m, err := q.readManifest()
 	if err != nil {
 		return err
@@ -96,6 +101,22 @@ func (q *request) putManifest(v *view, rule *policy.Push) error {
 	}
 	q.sendManifestStored(p, stored)
 	return nil
+}
+
+// enterPush waits until there is room for one more manifest; what waits has not been
+// read.
+func (p *Proxy) enterPush(ctx context.Context) (leave func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, pushPatience)
+	defer cancel()
+	select {
+	case p.pushing <- struct{}{}:
+		return func() { <-p.pushing }, nil
+	case <-ctx.Done():
+		return nil, &Error{
+			Status: http.StatusTooManyRequests, Code: codeTooManyRequests,
+			Message: "too many manifests are pushed through Vidimus at once", RetryAfter: retryAfterDefault,
+		}
+	}
 }
 
 // readManifest reads and checks the manifest that is pushed.

@@ -95,10 +95,12 @@ type Merge func(pushed, held []byte) (manifest, config []byte, err error)
 
 // Limits of what is pushed, beside those of manifests.
 const (
-	maxUploadSize = 64 << 30       // bytes of one blob
-	maxUploads    = 256            // pieces of blobs on their way at once
-	uploadKept    = 24 * time.Hour // how long an upload may take
-	readPatience  = writePatience  // how long a client may take for one piece
+	maxUploadSize = 64 << 30         // bytes of one blob
+	maxUploads    = 256              // pieces of blobs on their way at once
+	maxPushing    = 64               // manifests that are read, signed and put at once
+	pushPatience  = 30 * time.Second // how long one waits to be among them
+	uploadKept    = 24 * time.Hour   // how long an upload may take
+	readPatience  = writePatience    // how long a client may take for one piece
 	signTime      = 2 * time.Minute
 	maxMerges     = 50 // how often one signature artifact is merged
 )
