@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"vidimus/policy"
+	"vidimus/signer/kms"
 	"vidimus/verifier"
 )
 
@@ -27,6 +28,8 @@ type loaded struct {
 
 	sum     [32]byte // of everything that was read
 	watched watched
+
+	withoutKey map[string]string // see unreachable
 }
 
 // load reads, decodes and judges a configuration. All that is wrong with it is
@@ -173,6 +176,11 @@ func (j *judgement) authorities() {
 				continue
 			}
 			key, what := readKey(j.reader, f.Name)
+			if what != "" && kms.IsReference(f.Name) {
+				out.Suspended = what
+				j.out.lacks(a.Name, what)
+				continue
+			}
 			if what != "" {
 				trouble := f.fault(what, "name a PEM file with a public key")
 				trouble.Key = f.Name

@@ -31,7 +31,11 @@ func (l *loaded) summarize(w io.Writer, name string, now time.Time) error {
 		row("upstream", "%s %s%s", u.Name, u.Config.URL, l.upstreamNotes(u))
 	}
 	for _, a := range l.Policy.Authorities {
-		row("authority", "%s, %d %s", a.Name, len(a.Keys), plural(len(a.Keys), "key", "keys"))
+		notAsked := ""
+		if l.withoutKey[a.Name] != "" {
+			notAsked = ", and what is in a KMS, which was not asked"
+		}
+		row("authority", "%s, %d %s%s", a.Name, len(a.Keys), plural(len(a.Keys), "key", "keys"), notAsked)
 	}
 	row("enforcement", "%s", l.Enforcement)
 	for _, p := range l.Policies[:min(len(l.Policies), mostShown)] {

@@ -61,7 +61,11 @@ func commands() []*cobra.Command {
 		newSignCommand(),
 		newTriangulateCommand(),
 		newGenerateKeyPairCommand(),
+		newImportKeyPairCommand(),
 		newPublicKeyCommand(),
+		newAttestCommand(),
+		newSignBlobCommand(),
+		newVerifyBlobCommand(),
 		newConfigCommand(),
 		newCacheCommand(),
 		newVersionCommand(),
@@ -72,9 +76,8 @@ func commands() []*cobra.Command {
 // instead of that there is no such thing.
 func laterCommands() []string {
 	return []string{
-		"attach", "attest", "clean", "client-config", "copy", "doctor", "download", "generate",
-		"import-key-pair", "load", "policy", "resign", "save", "sign-blob", "tree", "upload",
-		"verify-attestation", "verify-blob",
+		"attach", "clean", "client-config", "copy", "doctor", "download", "generate",
+		"load", "policy", "resign", "save", "tree", "upload", "verify-attestation",
 	}
 }
 
