@@ -261,7 +261,7 @@ func TestConcurrentBundlesLoseNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg := newTestRegistry()
 		subject := reg.image(t, "v1")
-		const signers = 6
+		const signers = 50
 		done := make(chan error, signers)
 		for range signers {
 			s := mustSigner(t, Config{Registry: reg, Formats: bundleOnly})

@@ -158,7 +158,7 @@ func TestVaultNeedsATokenAndRunsNoHelper(t *testing.T) {
 func program(t *testing.T, dir, name, trace string) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
-	write(t, path, "#!/bin/sh\ntouch "+trace+"\n")
+	write(t, path, "#!/bin/sh\n: > "+trace+"\n")
 	if err := os.Chmod(path, 0o755); err != nil {
 		t.Fatal(err)
 	}
