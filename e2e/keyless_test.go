@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -69,6 +70,16 @@ func TestVidimusSignsKeyless(t *testing.T) {
 		if strings.Count(again.Stderr, "by this key already") != 2 {
 			t.Errorf("signed again:\n%s", again.Stderr)
 		}
+	})
+	t.Run("attests, and signs a file", func(t *testing.T) {
+		_, image := pushed(t, registry, "acme/attested")
+		dir := t.TempDir()
+		predicate := real.Write(t, dir, "vex.json", `{"@context":"https://openvex.dev/ns","statements":[]}`)
+		r := must(t, vidimus(t, "", nil, append(append([]string{"attest", "--type", "openvex", "--predicate", predicate}, keyless...), image)...))
+		must(t, printed(t, three, r.Stdout))
+		bundle := filepath.Join(dir, "bundle")
+		r = must(t, vidimus(t, "", nil, append(append([]string{"sign-blob", "--bundle", bundle}, keyless...), predicate)...))
+		must(t, printed(t, three, r.Stderr))
 	})
 	t.Run("a token that is worth nothing is refused, and not shown", func(t *testing.T) {
 		_, image := pushed(t, registry, "acme/none")
