@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"vidimus/verifier"
 )
@@ -277,6 +278,10 @@ func evidencePool(t *testing.T) []verifier.Evidence {
 			report := verifier.Verify(t.Context(), w, about, w.authorities(), verifier.Tags(), nil)
 			pool = append(pool, report.Evidence...)
 		}
+		w := newWorld(t)
+		w.attestAt(web, statement{of: slsa, by: signer}, statement{of: slsa, by: signer + " release"}, statement{of: spdx, by: signer}, statement{of: slsa, by: signer, about: otherImage})
+		about := verifier.Subject{Repository: web, Digest: image, Attestations: true}
+		pool = append(pool, verifier.Verify(t.Context(), w, about, w.authorities(), verifier.Sources(), nil).Evidence...)
 	}
 	return pool
 }
@@ -293,15 +298,21 @@ func TestMoreEvidenceNeverTurnsAnAllowIntoADeny(t *testing.T) {
 		if r.IntN(3) == 0 {
 			p.Annotations = map[string]string{"env": "prod"}
 		}
+		if r.IntN(3) == 0 {
+			p.Attestations = []Attestation{{PredicateType: slsa, Require: some(1+r.IntN(len(of)), of...)}}
+			if r.IntN(2) == 0 {
+				p.Require = Require{}
+			}
+		}
 		suspended := map[string]string{}
 		if r.IntN(3) == 0 {
 			suspended[authorities[0]] = "its key is gone"
 		}
 		var evidence []verifier.Evidence
-		before := decide(p, suspended, subject(), nil)
+		before := decide(p, suspended, subject(), nil, nil, time.Now())
 		for range 12 {
 			evidence = slices.Insert(evidence, r.IntN(len(evidence)+1), pool[r.IntN(len(pool))])
-			o := decide(p, suspended, subject(), evidence)
+			o := decide(p, suspended, subject(), evidence, nil, time.Now())
 			if before.allowed && !o.allowed {
 				t.Fatalf("%+v: one more of %v turned an allow into %s", p, evidence, o.reason)
 			}
@@ -325,16 +336,16 @@ func TestMoreEvidenceNeverTurnsAnAllowIntoADeny(t *testing.T) {
 func TestASuspendedAuthorityCountsForNothing(t *testing.T) {
 	p := &Policy{Require: anyOf("release", "ci")}
 	evidence := evidencePool(t)[:1]
-	if o := decide(p, nil, subject(), evidence); !o.allowed || !slices.Equal(o.signed, []string{"release"}) {
+	if o := decide(p, nil, subject(), evidence, nil, time.Now()); !o.allowed || !slices.Equal(o.signed, []string{"release"}) {
 		t.Fatalf("got %+v", o)
 	}
-	if o := decide(p, map[string]string{"release": "gone"}, subject(), evidence); o.allowed || o.reason != ReasonUntrusted {
+	if o := decide(p, map[string]string{"release": "gone"}, subject(), evidence, nil, time.Now()); o.allowed || o.reason != ReasonUntrusted {
 		t.Errorf("got %+v", o)
 	}
 }
 
 func TestTheZeroPolicyAndTheZeroDecisionDeny(t *testing.T) {
-	if o := decide(&Policy{}, nil, subject(), evidencePool(t)); o.allowed {
+	if o := decide(&Policy{}, nil, subject(), evidencePool(t), nil, time.Now()); o.allowed {
 		t.Error("the zero Policy allows")
 	}
 	if (Decision{}).Served() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -114,7 +115,16 @@ func explainUnread(subject Subject, err error) string {
 
 // suspension says which authorities of p are suspended, and why.
 func (s *Set) suspension(p *Policy) (names, causes []string) {
-	for _, name := range p.Require.Of {
+	return s.suspendedOf(p.authorities())
+}
+
+// allSuspended is suspension for every authority that there is.
+func (s *Set) allSuspended() (names, causes []string) {
+	return s.suspendedOf(slices.Sorted(maps.Keys(s.suspended)))
+}
+
+func (s *Set) suspendedOf(authorities []string) (names, causes []string) {
+	for _, name := range authorities {
 		if why, ok := s.suspended[name]; ok {
 			names = append(names, name)
 			causes = append(causes, clean(fmt.Sprintf("authority %s is suspended: %s", name, why), maxDetail))
@@ -123,10 +133,14 @@ func (s *Set) suspension(p *Policy) (names, causes []string) {
 	return names, causes
 }
 
-// hintSuspended says what would end a suspension.
-func hintSuspended(names []string) string {
-	if len(names) == 1 {
-		return "put the key file of " + list(names) + " back"
+// hintSuspended says what would end a suspension: what p's authorities are known by.
+func hintSuspended(p *Policy, names []string) string {
+	what := "key file"
+	if slices.ContainsFunc(names, func(name string) bool { return p.certified[name] != "" }) {
+		what = "trust root"
 	}
-	return "put the key files of " + list(names) + " back"
+	if len(names) == 1 {
+		return "put the " + what + " of " + list(names) + " back"
+	}
+	return "put the " + what + "s of " + list(names) + " back"
 }

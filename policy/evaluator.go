@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -21,6 +22,10 @@ import (
 type Options struct {
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// Everything says that attestations are looked for where no policy asks for them,
+	// too, for one who explains: they stand in Decision.Evidence then and change nothing.
+	// Where a policy observes that is always so.
+	Everything bool
 	// Observe is called with every decision, also inconclusive ones, and how
 	// long it took. It may be called concurrently. Nil: nobody looks.
 	Observe func(d Decision, took time.Duration)
@@ -33,7 +38,9 @@ type Evaluator struct {
 	sources []verifier.Source
 	now     func() time.Time
 	observe func(Decision, time.Duration)
+	all     bool          // Options.Everything
 	slots   chan struct{} // one for each decision that reads evidence
+	rego    chan struct{} // one for each decision that evaluates Rego
 }
 
 // NewEvaluator makes an Evaluator of set and sources, neither of which is
@@ -44,7 +51,9 @@ func NewEvaluator(set *Set, sources []verifier.Source, options Options) *Evaluat
 		sources: slices.Clone(sources),
 		now:     options.Now,
 		observe: options.Observe,
+		all:     options.Everything,
 		slots:   make(chan struct{}, verifier.MaxDecisions),
+		rego:    make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
 	if e.now == nil {
 		e.now = time.Now
@@ -147,8 +156,10 @@ func (e *Evaluator) denyUnmatched(ctx context.Context, registry verifier.Registr
 		return
 	}
 	// It is denied whatever there is, and whatever cannot be read.
-	found, _ := e.look(ctx, registry, about(new(Policy), d.Subject), e.set.authorities, nil)
-	d.Evidence = found.evidence
+	subject := about(new(Policy), d.Subject)
+	subject.Attestations, subject.Now = true, d.Time
+	found, _ := e.look(ctx, registry, subject, e.set.authorities, e.sources, nil)
+	d.Evidence = brief(found.evidence)
 	for _, evidence := range found.evidence {
 		if evidence.IsSignature() {
 			d.Satisfied = append(d.Satisfied, evidence.Authorities()...)
@@ -158,39 +169,91 @@ func (e *Evaluator) denyUnmatched(ctx context.Context, registry verifier.Registr
 	d.Satisfied = slices.Compact(d.Satisfied)
 }
 
-// verify decides by evidence.
+// verify decides by evidence. Where there is Rego all of it is waited for, and what
+// could not be read or was not looked at might be what Rego would deny for.
 func (e *Evaluator) verify(ctx context.Context, registry verifier.Registry, p *Policy, d *Decision) error {
-	weighed := func(evidence []verifier.Evidence) outcome {
-		return decide(p, e.set.suspended, d.Subject, evidence)
+	weighed := func(evidence []verifier.Evidence, judged judgements) outcome {
+		return decide(p, e.set.suspended, d.Subject, evidence, judged, d.Time)
 	}
-	found, err := e.look(ctx, registry, about(p, d.Subject), e.set.ordered(p), func(evidence []verifier.Evidence) bool {
-		return weighed(evidence).allowed
-	})
-	o := weighed(found.evidence)
-	d.Evidence, d.Satisfied = found.evidence, o.signed
+	satisfied := func(evidence []verifier.Evidence) bool { return weighed(evidence, nil).allowed }
+	all := p.asksRego()
+	if all {
+		satisfied = nil
+	}
+	asked := about(p, d.Subject)
+	asked.Now = d.Time
+	found, err := e.look(ctx, registry, asked, e.set.ordered(p, d.Subject.Repository), e.sources, satisfied)
+	ctx, cancel := context.WithTimeout(ctx, verifier.DecisionTime)
+	defer cancel()
+	var judged judgements
+	var late error
+	if all {
+		// Rego makes much of its input in memory, of whatever policy it is.
+		select {
+		case e.rego <- struct{}{}:
+			defer func() { <-e.rego }()
+			judged, late = judgeAttestations(ctx, p, e.set.suspended, d.Subject, found.evidence, d.Time)
+		case <-ctx.Done():
+			late = ctx.Err()
+		}
+	}
+	o := weighed(found.evidence, judged)
+	d.Evidence, d.Satisfied = brief(found.evidence), o.satisfied()
+	defer e.lookFurther(ctx, registry, p, d)
 	switch {
-	case o.allowed:
-		d.allow("signed by " + list(o.signed))
+	case o.allowed && !all:
+		d.allow(o.explainAllowed(p))
+		d.Expires = o.until
 	case len(found.failures) > 0:
 		failure := joined(found.failures)
 		return d.doubt(explainUnread(d.Subject, failure), hintAgain, failure, causesOf(found.failures)...)
 	case err != nil:
 		return d.doubt(explainUnread(d.Subject, err), hintAgain, err, err.Error())
-	case o.turnable(p, e.set.suspended):
+	case late != nil:
+		return d.doubt("there was no time for the policy's Rego", hintAgain, late, late.Error())
+	case !o.allowed && o.turnable(p, e.set.suspended):
 		names, causes := e.set.suspension(p)
 		why := strings.Join(causes, "; ")
-		return d.doubt(clean(why, maxReason), hintSuspended(names), errors.New(why), causes...)
+		return d.doubt(clean(why, maxReason), hintSuspended(p, names), errors.New(why), causes...)
 	case found.cut:
-		d.deny(ReasonTooManySignatures, "there are more signatures than are looked at, and those looked at do not suffice; "+needs(p.Require),
+		d.deny(ReasonTooManySignatures, "there are more signatures than are looked at, and "+o.explainCut(p),
 			"remove the signatures that are of no use")
+	case o.allowed:
+		d.allow(o.explainAllowed(p))
+		d.Expires = o.until
+		if p.Rego != nil {
+			return e.judge(ctx, p, d, found.evidence)
+		}
 	default:
-		x := denial{p, d.Subject, found.evidence, o, e.set.holders}
+		x := denial{p, d.Subject, found.evidence, o}
 		d.deny(o.reason, x.explain(), x.hint())
 		if names, causes := e.set.suspension(p); len(names) > 0 {
-			d.Hint += "; and " + hintSuspended(names) + ": " + clean(strings.Join(causes, "; "), maxDetail)
+			d.Hint += "; and " + hintSuspended(p, names) + ": " + clean(strings.Join(causes, "; "), maxDetail)
 		}
 	}
 	return nil
+}
+
+// lookFurther adds to a decision the attestations that it did not need, where somebody
+// wants to see all that there is. What cannot be read is not there.
+func (e *Evaluator) lookFurther(ctx context.Context, registry verifier.Registry, p *Policy, d *Decision) {
+	if p.wantsAttestations() || !e.all && d.Enforcement != Observe {
+		return
+	}
+	subject := about(p, d.Subject)
+	subject.Attestations, subject.Now = true, d.Time
+	found, _ := e.look(ctx, registry, subject, e.set.ordered(p, d.Subject.Repository), []verifier.Source{verifier.Attestations()}, nil)
+	d.Evidence = append(d.Evidence, brief(found.evidence)...)
+}
+
+// brief is evidence without what attestations say: decisions are kept, and a statement
+// may have a megabyte.
+func brief(evidence []verifier.Evidence) []verifier.Evidence {
+	kept := make([]verifier.Evidence, 0, len(evidence))
+	for _, e := range evidence {
+		kept = append(kept, e.Brief())
+	}
+	return kept
 }
 
 // findings are what look has found.
@@ -202,7 +265,7 @@ type findings struct {
 
 // look finds and verifies evidence within the limits of one decision. An error
 // says that there was no time to find all.
-func (e *Evaluator) look(ctx context.Context, registry verifier.Registry, subject verifier.Subject, authorities []verifier.Authority, satisfied func([]verifier.Evidence) bool) (findings, error) {
+func (e *Evaluator) look(ctx context.Context, registry verifier.Registry, subject verifier.Subject, authorities []verifier.Authority, sources []verifier.Source, satisfied func([]verifier.Evidence) bool) (findings, error) {
 	ctx, cancel := context.WithTimeout(ctx, verifier.DecisionTime)
 	defer cancel()
 	select {
@@ -212,7 +275,7 @@ func (e *Evaluator) look(ctx context.Context, registry verifier.Registry, subjec
 		return findings{}, fmt.Errorf("wait for one of %d places: %w: %w", verifier.MaxDecisions, errBusy, ctx.Err())
 	}
 	counting := newBudget(registry)
-	report := verifier.Verify(ctx, counting, subject, authorities, e.sources, satisfied)
+	report := verifier.Verify(ctx, counting, subject, authorities, sources, satisfied)
 	found := findings{evidence: report.Evidence, cut: report.TooMany}
 	for _, failure := range report.Failures {
 		if counting.caused(failure) {

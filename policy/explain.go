@@ -24,7 +24,6 @@ type denial struct {
 	subject  Subject
 	evidence []verifier.Evidence
 	outcome  outcome
-	holders  map[string][]string // authorities by key's id
 }
 
 // explain says in one line why the evidence does not satisfy the policy: who
@@ -32,12 +31,14 @@ type denial struct {
 // required, what it signed instead.
 func (x denial) explain() string {
 	switch x.outcome.reason {
+	case ReasonAttestationMissing, ReasonRego:
+		return x.explainAttestation()
 	case ReasonUnsigned:
 		return "not signed; " + needs(x.policy.Require)
 	case ReasonThreshold:
 		return fmt.Sprintf("signed by %s, but %s%s", list(x.outcome.signed), needs(x.policy.Require), x.explainNearest())
 	}
-	if x.outcome.near == unreadable && x.evidence[x.outcome.nearest].KeyID() == "" {
+	if x.outcome.near == unreadable && x.evidence[x.outcome.nearest].Signer() == "" {
 		return "there is a signature that cannot be checked: " + clean(x.evidence[x.outcome.nearest].Detail(), maxDetail) + "; " + needs(x.policy.Require)
 	}
 	if by := x.nearestBy(true); len(by) > 0 {
@@ -56,9 +57,9 @@ func (x denial) explain() string {
 	return fmt.Sprintf("signed, but by none of %s%s", list(x.policy.Require.Of), x.explainNearest())
 }
 
-// nearestBy returns the authorities that hold the key of the nearest evidence.
+// nearestBy returns the authorities that hold the key or identity of the nearest evidence.
 func (x denial) nearestBy(required bool) []string {
-	return slices.DeleteFunc(slices.Clone(x.holders[x.evidence[x.outcome.nearest].KeyID()]), func(name string) bool {
+	return slices.DeleteFunc(x.evidence[x.outcome.nearest].SignedBy(), func(name string) bool {
 		return required && !slices.Contains(x.policy.Require.Of, name)
 	})
 }
@@ -83,13 +84,13 @@ func (x denial) explainNearest() string {
 		return ""
 	}
 	e := x.evidence[x.outcome.nearest]
-	if e.KeyID() == "" {
-		if x.outcome.near == unreadable {
+	if e.Signer() == "" {
+		if x.outcome.near == unreadable || x.outcome.near == certified {
 			return "; nearest: " + clean(e.Detail(), maxDetail)
 		}
 		return ""
 	}
-	who := "; nearest: key " + shortKey(e.KeyID())
+	who := "; nearest: " + signerText(e)
 	if by := x.nearestBy(false); len(by) > 0 {
 		who += " (" + list(by) + ")"
 	}
@@ -120,6 +121,8 @@ func (x denial) miss() string {
 		return explainName(x.policy, x.subject, e.ClaimedName())
 	case unlabelled:
 		return explainAnnotation(x.policy, e)
+	case untimely:
+		return x.outcome.why
 	}
 	return ""
 }
@@ -154,6 +157,14 @@ func pair(name, value string) string {
 	return clean(name, maxValue) + "=" + clean(value, maxValue)
 }
 
+// signerText names who signed e: a key, or whom a certificate names.
+func signerText(e verifier.Evidence) string {
+	if _, subject := e.Identity(); e.KeyID() == "" {
+		return clean(subject, maxClaimed)
+	}
+	return "key " + shortKey(e.KeyID())
+}
+
 // shortKey is enough of a key's id to find it.
 func shortKey(id string) string {
 	const shown = 8
@@ -166,7 +177,13 @@ func shortKey(id string) string {
 // hint says what would mend the denial.
 func (x denial) hint() string {
 	p := x.policy
+	if x.outcome.reason == ReasonAttestationMissing || x.outcome.reason == ReasonRego {
+		return x.hintAttest()
+	}
 	sign := hintSign(p, x.subject, x.outcome)
+	if x.outcome.near == untimely && strings.Contains(x.outcome.why, "less than") {
+		return "wait until then"
+	}
 	if x.outcome.reason != ReasonIdentityMismatch || p.SignedAs != IfPresent && p.SignedAs != Repository {
 		return sign
 	}
@@ -185,6 +202,15 @@ func hintSign(p *Policy, subject Subject, o outcome) string {
 		if !slices.Contains(o.signed, name) {
 			missing = append(missing, name)
 		}
+	}
+	var people []string
+	for _, name := range missing {
+		if who := p.certified[name]; who != "" {
+			people = append(people, clean(name+" ("+who+")", maxDetail))
+		}
+	}
+	if len(people) > 0 && len(people) == len(missing) {
+		return "have it signed by " + strings.Join(people, " or ")
 	}
 	command := []string{"vidimus", "sign", "--key", "KEY"}
 	for _, name := range slices.Sorted(maps.Keys(p.Annotations)) {

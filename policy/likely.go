@@ -10,7 +10,9 @@ import (
 // about is subject for the verifier, with the names that those who sign it for p
 // are likely to claim.
 func about(p *Policy, subject Subject) verifier.Subject {
-	return verifier.Subject{Repository: subject.Repository, Digest: subject.Digest, Names: likelyNames(p, subject)}
+	return verifier.Subject{
+		Repository: subject.Repository, Digest: subject.Digest, Names: likelyNames(p, subject), Attestations: p.wantsAttestations(),
+	}
 }
 
 // likelyNames returns those of the names that hold for subject under p which

@@ -14,8 +14,9 @@
 //
 // Everything denies unless something allows: the zero Match matches nothing, the
 // zero Policy and the zero Decision deny, no policy that fits is a denial. More
-// evidence never turns an allowed subject into a denied one. A denial is a
-// Decision; an error means that nobody could tell, and its Decision denies too.
+// evidence never turns an allowed subject into a denied one, but by a policy's Rego,
+// for which all evidence is waited for. A denial is a Decision; an error means that
+// nobody could tell, and its Decision denies too.
 package policy
 
 import (
@@ -113,23 +114,31 @@ type Require struct {
 	Of      []string
 }
 
-// Policy is one entry of the ordered list. Exactly one of Require (AtLeast > 0),
-// AllowUnverified and Deny is set.
+// Policy is one entry of the ordered list. Exactly one of these is set: Require
+// (AtLeast > 0) or Attestations or both, AllowUnverified, Deny.
 type Policy struct {
 	Name  string // empty: the first pattern of Match
 	Match Match
 
 	Require         Require
+	Attestations    []Attestation // each must be met
+	Rego            Rego          // when not nil, may deny what all else allows
 	AllowUnverified bool
 	Deny            string // the reason given to people; not empty = denied
 
 	SignedAs    SignedAs
 	Remap       Remap             // when SignedAs is Remapped, and only then
 	Annotations map[string]string // must be in the signed payload
-	Enforcement *Enforcement      // never above the ceiling; nil is the ceiling
-	Message     string            // added to a denial
+	// MaxAge and MinAge are how old a signature that is needed may be at most, and must
+	// be at least, by its proven time; without one it does not count. Zero: any age, and
+	// no time is asked for.
+	MaxAge, MinAge time.Duration
+	Enforcement    *Enforcement // never above the ceiling; nil is the ceiling
+	Message        string       // added to a denial
 
-	originals []string // other hosts of the upstream of Remap.SignedPrefix
+	originals []string                              // other hosts of the upstream of Remap.SignedPrefix
+	windows   map[string]map[string]verifier.Window // of the keys of required authorities, by authority and key
+	certified map[string]string                     // required authorities with identities: whose
 }
 
 // Exception admits digests without evidence until a moment. Its policy's deny
@@ -192,12 +201,12 @@ type Decision struct {
 	Exception string   // the reason of the exception that allowed it
 	Via       string   // digest of the allowed index that lists this manifest
 	About     string   // digest of the subject manifest that this is evidence about
-	Satisfied []string // authorities that have signed, sorted
-	// Expires is when an exception that allowed it ends: the decision is not to
-	// be used from then on. Zero when the decision has no end of its own.
+	Satisfied []string // authorities that have signed, or attested what is required, sorted
+	// Expires is when what allowed it ends, an exception or the evidence: the decision is
+	// not to be used from then on. Zero when the decision has no end of its own.
 	Expires time.Time
 
-	Evidence []verifier.Evidence // all that was looked at
+	Evidence []verifier.Evidence // all that was looked at, without what attestations say
 }
 
 // Reasons of a denial. They are wire format.
@@ -212,9 +221,12 @@ const (
 	ReasonIdentityMismatch   = "identity-mismatch"
 	ReasonAnnotationMismatch = "annotation-mismatch"
 	ReasonThreshold          = "threshold"
+	ReasonExpired            = "expired" // signed too long ago, too lately (minAge), or by a key that did not count then
 	ReasonTooManySignatures  = "too-many-signatures"
 	ReasonAttestedNotSigned  = "attested-not-signed" // required authorities have made attestations only
-	ReasonInconclusive       = "inconclusive"        // with an error: nobody could tell
+	ReasonAttestationMissing = "attestation-missing"
+	ReasonRego               = "rego"         // denied by Rego, which a policy has besides
+	ReasonInconclusive       = "inconclusive" // with an error: nobody could tell
 )
 
 // Served reports whether content with this decision goes out: because it is

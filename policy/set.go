@@ -17,10 +17,9 @@ type Set struct {
 	revision    string
 	ceiling     Enforcement
 	authorities []verifier.Authority
-	suspended   map[string]string   // by authority's name: why
-	holders     map[string][]string // by key's id: authorities that are not suspended
-	policies    []Policy            // each with its name and enforcement filled in
-	tree        *prefixTree         // of policies
+	suspended   map[string]string // by authority's name: why
+	policies    []Policy          // each with its name and enforcement filled in
+	tree        *prefixTree       // of policies
 	exceptions  []Exception
 	excepted    map[v1.Hash][]int // exceptions by digest
 	revoked     map[v1.Hash]struct{}
@@ -40,22 +39,15 @@ func New(config Config) (*Set, error) {
 		revision:  config.Revision,
 		ceiling:   config.Enforcement,
 		suspended: make(map[string]string),
-		holders:   make(map[string][]string),
 		tree:      &prefixTree{},
 		excepted:  make(map[v1.Hash][]int),
 		revoked:   make(map[v1.Hash]struct{}, len(config.Revoked)),
 	}
 	for _, a := range config.Authorities {
-		a.Keys = slices.Clone(a.Keys)
+		a.Keys, a.Identities, a.Windows = slices.Clone(a.Keys), slices.Clone(a.Identities), maps.Clone(a.Windows)
 		s.authorities = append(s.authorities, a)
 		if a.Suspended != "" {
 			s.suspended[a.Name] = a.Suspended
-			continue
-		}
-		for _, key := range a.Keys {
-			if id := key.ID(); !slices.Contains(s.holders[id], a.Name) {
-				s.holders[id] = append(s.holders[id], a.Name)
-			}
 		}
 	}
 	for i, p := range config.Policies {
@@ -87,8 +79,23 @@ func settle(p Policy, config Config) Policy {
 	}
 	p.Require.Of = slices.Clone(p.Require.Of)
 	p.Annotations = maps.Clone(p.Annotations)
+	p.Attestations = slices.Clone(p.Attestations)
+	for i := range p.Attestations {
+		p.Attestations[i].Require.Of = slices.Clone(p.Attestations[i].Require.Of)
+	}
 	upstream, _, _ := strings.Cut(p.Remap.SignedPrefix, "/")
 	p.originals = slices.Clone(config.Hosts[upstream])
+	p.windows = make(map[string]map[string]verifier.Window)
+	p.certified = make(map[string]string)
+	for _, a := range config.Authorities {
+		if !p.names(a.Name) {
+			continue
+		}
+		p.windows[a.Name] = maps.Clone(a.Windows)
+		for _, id := range a.Identities {
+			p.certified[a.Name] = strings.TrimPrefix(p.certified[a.Name]+", "+id.Subject(), ", ")
+		}
+	}
 	return p
 }
 
@@ -118,7 +125,7 @@ func (s *Set) Scope(repository string) Scope {
 	return Scope{
 		Policy:      p.Name,
 		Enforcement: *p.Enforcement,
-		ReadsTag:    p.SignedAs == Exact,
+		ReadsTag:    p.readsTag(),
 		Unverified:  p.AllowUnverified,
 		Denied:      p.Deny != "",
 	}
@@ -168,15 +175,30 @@ func (s *Set) exception(subject Subject, now time.Time) (Exception, bool) {
 
 // ordered returns all authorities, those that p requires first: a signature by
 // one of them is then found with the fewest keys tried. The others are there to
-// tell whose signature it is that does not count.
-func (s *Set) ordered(p *Policy) []verifier.Authority {
+// tell whose signature it is that does not count. {repo} in an identity is what p's
+// match captures in repository.
+func (s *Set) ordered(p *Policy, repository string) []verifier.Authority {
+	repo := p.Match.Captures(repository)["repo"]
 	ordered := make([]verifier.Authority, 0, len(s.authorities))
 	for _, required := range []bool{true, false} {
 		for _, a := range s.authorities {
-			if slices.Contains(p.Require.Of, a.Name) == required {
-				ordered = append(ordered, a)
+			if p.names(a.Name) == required {
+				ordered = append(ordered, filled(a, repo))
 			}
 		}
 	}
 	return ordered
+}
+
+// filled returns a with {repo} filled in. With nothing captured its identities stay as
+// they are, and fit nobody.
+func filled(a verifier.Authority, repo string) verifier.Authority {
+	if repo == "" || !slices.ContainsFunc(a.Identities, verifier.Identity.Captures) {
+		return a
+	}
+	a.Identities = slices.Clone(a.Identities)
+	for i, id := range a.Identities {
+		a.Identities[i] = id.With(repo)
+	}
+	return a
 }

@@ -63,6 +63,7 @@ func (p *Policy) rule() string {
 	}
 	var parts []string
 	switch n := len(p.Require.Of); {
+	case n == 0:
 	case n == 1:
 		parts = append(parts, "require "+list(p.Require.Of))
 	case p.Require.AtLeast == n:
@@ -83,6 +84,22 @@ func (p *Policy) rule() string {
 	}
 	if len(pairs) > 0 {
 		parts = append(parts, clean("annotations "+strings.Join(pairs, ", "), maxText))
+	}
+	for _, a := range p.Attestations {
+		part := "require " + a.needed()
+		if a.Rego != nil {
+			part += " that Rego does not deny"
+		}
+		parts = append(parts, part)
+	}
+	if p.Rego != nil {
+		parts = append(parts, "unless Rego denies")
+	}
+	if p.MaxAge > 0 {
+		parts = append(parts, "maxAge "+span(p.MaxAge))
+	}
+	if p.MinAge > 0 {
+		parts = append(parts, "minAge "+span(p.MinAge))
 	}
 	return strings.Join(parts, "; ")
 }

@@ -13,6 +13,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"vidimus/verifier"
+	"vidimus/verifier/envelope"
 )
 
 // Fault is one thing that is wrong with a Config.
@@ -89,8 +90,8 @@ func (v *validation) authority(a verifier.Authority) {
 	if _, taken := v.authorities[a.Name]; taken {
 		v.fault(where, "stands twice: put all its keys into one authority")
 	}
-	if len(a.Keys) == 0 && a.Suspended == "" {
-		v.fault(where, "has no keys and could vouch for nothing: list the public keys that it signs with")
+	if a.Suspended == "" {
+		v.vouching(where, a)
 	}
 	v.authorities[a.Name] = a
 }
@@ -104,10 +105,15 @@ func (v *validation) policy(i int, p Policy) {
 	}
 	requires := p.Require.AtLeast != 0 || len(p.Require.Of) > 0
 	v.effect(where, p, requires)
+	v.attestations(where, p)
 	if requires {
-		v.require(where, p.Require)
+		v.require(where, "require", p.Require)
 		v.signedAs(where, p)
 		v.annotations(where, p.Annotations)
+		v.identities(where, p)
+		v.ages(where, p)
+	} else if p.readsTime() {
+		v.fault(where, "has maxAge or minAge, which only a policy with require reads: remove them, or require a signature")
 	} else if p.SignedAs != IfPresent || p.Remap != (Remap{}) || len(p.Annotations) > 0 {
 		v.fault(where, "has signedAs or annotations, which only a policy with require reads: remove them, or require a signature")
 	}
@@ -128,42 +134,60 @@ func (v *validation) effect(where string, p Policy, requires bool) {
 	for _, e := range []struct {
 		is   bool
 		name string
-	}{{requires, "require"}, {p.AllowUnverified, "allow: unverified"}, {p.Deny != "", "deny"}} {
+	}{
+		{requires, "require"}, {!requires && len(p.Attestations) > 0, "attestations"},
+		{p.AllowUnverified, "allow: unverified"}, {p.Deny != "", "deny"},
+	} {
 		if e.is {
 			effects = append(effects, e.name)
 		}
 	}
 	switch {
 	case len(effects) == 0:
-		v.fault(where, "says nothing of what it matches: write require, allow: unverified or deny")
+		v.fault(where, "says nothing of what it matches: write require, attestations, allow: unverified or deny")
 	case len(effects) > 1:
 		v.fault(where, "has %s: keep one", strings.Join(effects, " and "))
 	}
 	v.text(where, "deny", p.Deny)
 }
 
-func (v *validation) require(where string, r Require) {
+// attestations checks those that p requires, and that its Rego has something to deny.
+func (v *validation) attestations(where string, p Policy) {
+	for i, a := range p.Attestations {
+		what := fmt.Sprintf("attestations[%d] ", i)
+		if a.PredicateType == "" || a.PredicateType == envelope.PredicateCosignSign {
+			v.fault(where, "%shas no predicate type of an attestation: write an alias like slsaprovenance1, or a URI", what)
+		}
+		v.text(where, what+"predicateType", a.PredicateType)
+		v.require(where, what+"require", a.Require)
+	}
+	if p.Rego != nil && (p.AllowUnverified || p.Deny != "") {
+		v.fault(where, "has rego, which only denies what a signature or an attestation allows: write require or attestations in place of the other, or remove it")
+	}
+}
+
+func (v *validation) require(where, what string, r Require) {
 	switch {
 	case len(r.Of) == 0:
-		v.fault(where, "require names no authority: name one")
+		v.fault(where, "%s names no authority: name one", what)
 	case r.AtLeast < 1:
-		v.fault(where, "require atLeast is %d: write at least 1, or allow: unverified", r.AtLeast)
+		v.fault(where, "%s atLeast is %d: write at least 1, or allow: unverified", what, r.AtLeast)
 	case r.AtLeast > len(r.Of):
-		v.fault(where, "require atLeast is %d, of %d authorities: nothing could meet it; name more or ask for fewer", r.AtLeast, len(r.Of))
+		v.fault(where, "%s atLeast is %d, of %d authorities: nothing could meet it; name more or ask for fewer", what, r.AtLeast, len(r.Of))
 	}
 	holders := make(map[string]string) // by key: the authority in Of
 	for i, name := range r.Of {
 		if slices.Contains(r.Of[:i], name) {
-			v.fault(where, "require names %s twice: an authority counts once", clean(name, maxLabel))
+			v.fault(where, "%s names %s twice: an authority counts once", what, clean(name, maxLabel))
 			continue
 		}
 		a, ok := v.authorities[name]
 		if !ok {
-			v.fault(where, "require names %s, which is no authority: %s", clean(name, maxLabel), v.suggestion())
+			v.fault(where, "%s names %s, which is no authority: %s", what, clean(name, maxLabel), v.suggestion())
 		}
 		for _, key := range a.Keys {
 			if other, taken := holders[key.ID()]; taken && other != name {
-				v.fault(where, "require counts distinct signers, and key %s is both %s's and %s's: take it from one of them", shortKey(key.ID()), other, name)
+				v.fault(where, "%s counts distinct signers, and key %s is both %s's and %s's: take it from one of them", what, shortKey(key.ID()), other, name)
 			}
 			holders[key.ID()] = name
 		}

@@ -45,7 +45,7 @@ const (
 	mapSize        = 256 // a map of strings that is not empty
 	mappedSize     = 104 // a pair in it
 	decisionSize   = 896
-	evidenceSize   = 448
+	evidenceSize   = 576
 	answerSize     = 448
 	edgeSize       = 832 // with its two header values
 	notedSize      = 224
@@ -210,7 +210,7 @@ func decisionCost(d policy.Decision) int {
 }
 
 func evidenceCost(e verifier.Evidence) int {
-	n := evidenceSize + mapSize + len(e.Source()) + len(e.Detail()) + len(e.KeyID()) + len(e.ClaimedName())
+	n := evidenceSize + mapSize + len(e.Source()) + len(e.Detail()) + len(e.Signer()) + len(e.Untimed()) + len(e.ClaimedName())
 	for name, value := range e.Annotations() {
 		n += mappedSize + len(name) + annotationCost(value)
 	}

@@ -10,7 +10,8 @@ import (
 
 // BenchmarkVerify measures a call without the network: one signature that
 // satisfies, over a payload that is predicted, and one by each other kind of key
-// over one that is fetched; one in a bundle; and 64 by a stranger.
+// over one that is fetched; one in a bundle, without and with a certificate and
+// times; and 64 by a stranger.
 func BenchmarkVerify(b *testing.B) {
 	p256 := newECDSA(b, elliptic.P256())
 	for _, tt := range []struct {
@@ -38,6 +39,32 @@ func BenchmarkVerify(b *testing.B) {
 		data := encode(b, bundle(b, p256, crypto.SHA256, statement(subject.Digest, predicateSign)))
 		r.listed = append(r.listed, r.artifact(b, bundleType, data))
 		run(b, r, subject, authority(b, "release", p256), true)
+	})
+	b.Run("one/keyless/bundle", func(b *testing.B) {
+		in := newSigstore(b)
+		r := newRegistry()
+		h := in.issue(githubIssuer, workflow)
+		r.listed = append(r.listed, r.artifact(b, bundleType, encode(b, in.sign(h, statement(subject.Digest, predicateSign)))))
+		run(b, r, subject, keyless(b, "ci", in.trust(has{logs: true, stamps: true}), githubIssuer, workflow), true)
+	})
+	b.Run("one/P-256/bundle, timed", func(b *testing.B) {
+		in := newSigstore(b)
+		r := newRegistry()
+		owner := []byte(block("PUBLIC KEY", pkixOf(b, p256.Public())))
+		data := encode(b, in.prove(bundle(b, p256, crypto.SHA256, statement(subject.Digest, predicateSign)), owner, in.now))
+		r.listed = append(r.listed, r.artifact(b, bundleType, data))
+		release := authority(b, "release", p256)
+		release.Root = in.trust(has{logs: true, stamps: true})
+		run(b, r, subject, release, true)
+	})
+	b.Run("64/keyless, of no identity", func(b *testing.B) {
+		in := newSigstore(b)
+		r := newRegistry()
+		h := in.issue(githubIssuer, workflow)
+		for range verifier.MaxReferrers {
+			r.listed = append(r.listed, r.artifact(b, bundleType, encode(b, in.sign(h, statement(subject.Digest, predicateSign)))))
+		}
+		run(b, r, subject, keyless(b, "ci", in.trust(has{logs: true, stamps: true}), githubIssuer, "nobody"), false)
 	})
 	for _, tt := range []struct {
 		name     string

@@ -8,9 +8,10 @@ import (
 	"vidimus/verifier/envelope"
 )
 
-// checkBundle checks a sigstore bundle with the keys, each of which is tried: the
-// hint at a key that is in it is not even read. What is signed is parsed once a key
-// has vouched for it. An error means that nobody could tell.
+// checkBundle checks a sigstore bundle: with its certificate when it has one, or else
+// with the keys, each of which is tried, for the hint at a key that is in it is not even
+// read. What is signed is parsed once a signer has vouched for it. An error means that
+// nobody could tell.
 func (v *verification) checkBundle(e Evidence, mediaType string, data []byte) (Evidence, error) {
 	b, err := envelope.ParseBundle(mediaType, data)
 	if err != nil {
@@ -23,34 +24,68 @@ func (v *verification) checkBundle(e Evidence, mediaType string, data []byte) (E
 	switch {
 	case len(b.Signature) > MaxSignatureSize:
 		return e.rejected(ReasonPayloadInvalid, fmt.Sprintf("it has a signature of more than %d bytes", MaxSignatureSize)), nil
-	case b.Certificate:
-		return e.rejected(ReasonUntrusted, "it is signed with a certificate (keyless), which is not supported yet"), nil
-	case b.Statement == nil:
-		return v.checkMessage(e, b)
+	case b.Certificate && len(v.identities) == 0:
+		e.certified = true
+		return e.rejected(ReasonUntrusted, "it is signed with a certificate, and keys alone are asked for"), nil
 	}
-	holder, ok := v.holder(b.Signed, b.Signature)
-	if !ok {
-		return v.byNobody(e), nil
+	e.certified = b.Certificate
+	signed := b.Signed
+	if b.Statement == nil {
+		if signed, err = v.message(&e, b); signed == nil {
+			return e, err
+		}
 	}
-	e.keyID = holder.key.id
-	return v.checkStatement(e, b.Statement, holder), nil
+	read := func() (*proven, error) { return parseProven(mediaType, data, b, signed) }
+	var holder trusted
+	if b.Certificate {
+		if b.Statement != nil {
+			if _, err := envelope.ParseStatement(b.Statement); err != nil { // sigstore-go reads it, too
+				return e.rejected(ReasonPayloadInvalid, err.Error()), nil
+			}
+		}
+		p, err := read()
+		if err != nil {
+			return e.rejected(ReasonPayloadInvalid, err.Error()), nil
+		}
+		var ok bool
+		if e, holder, ok = v.checkCertificate(e, p); !ok {
+			return e, nil
+		}
+	} else {
+		var ok bool
+		if holder, ok = v.holder(signed, b.Signature); !ok {
+			return v.byNobody(e), nil
+		}
+		e = e.signedBy(holder)
+	}
+	if b.Statement == nil {
+		e.verified, e.authorities = true, holder.authorities
+	} else {
+		e = v.checkStatement(e, envelope.Envelope{Statement: b.Statement, Signatures: []envelope.EnvelopeSignature{{Signature: b.Signature}}}, holder.authorities)
+	}
+	switch {
+	case b.Certificate || !e.verified:
+		return e, nil
+	case b.Proofs == 0:
+		return e.unproven(), nil
+	}
+	return v.timed(e, holder, read), nil
 }
 
-// checkMessage checks a signature over the manifest itself. It says nothing besides.
-func (v *verification) checkMessage(e Evidence, b envelope.Bundle) (Evidence, error) {
+// message returns the manifest, which a bundle's signature is over. Nothing is returned
+// when that cannot be read, or is not what the bundle is about, and e is rejected then.
+func (v *verification) message(e *Evidence, b envelope.Bundle) ([]byte, error) {
 	if b.Digest != v.subject.Digest.String() {
-		return e.rejected(ReasonUntrusted, "its signature is over other bytes than the manifest's, of which only the digest is known: "+b.Digest), nil
+		*e = e.rejected(ReasonUntrusted, "its signature is over other bytes than the manifest's, of which only the digest is known: "+b.Digest)
+		return nil, nil
 	}
 	manifest := v.manifest()
 	if manifest.err != nil {
-		return Evidence{}, fmt.Errorf("%s: the manifest that it signs: %w", e.source, manifest.err)
+		err := fmt.Errorf("%s: the manifest that it signs: %w", e.source, manifest.err)
+		*e = Evidence{}
+		return nil, err
 	}
-	holder, ok := v.holder(manifest.data, b.Signature)
-	if !ok {
-		return v.byNobody(e), nil
-	}
-	e.keyID, e.verified, e.authorities = holder.key.id, true, holder.authorities
-	return e, nil
+	return manifest.data, nil
 }
 
 // fetchManifest fetches the subject, whose hash alone is believed.
@@ -62,19 +97,21 @@ func (v *verification) fetchManifest(ctx context.Context) payload {
 	return payload{data, err}
 }
 
-// checkStatement parses what holder's key has signed.
-func (v *verification) checkStatement(e Evidence, data []byte, holder trusted) Evidence {
-	statement, err := envelope.ParseStatement(data)
+// checkStatement parses what somebody of these authorities has signed.
+func (v *verification) checkStatement(e Evidence, signed envelope.Envelope, authorities []string) Evidence {
+	statement, err := envelope.ParseStatement(signed.Statement)
 	if err != nil {
 		return e.rejected(ReasonPayloadInvalid, err.Error())
 	}
-	if statement.PredicateType != envelope.PredicateCosignSign {
+	if e.form == FormAttestation || statement.PredicateType != envelope.PredicateCosignSign {
 		e.form, e.predicateType = FormAttestation, statement.PredicateType
 	}
 	said, ours := statement.Subjects[0], 0
 	for _, subject := range statement.Subjects {
 		if subject.Digest == v.subject.Digest.String() {
-			said = subject
+			if ours == 0 {
+				said = subject
+			}
 			ours++
 		}
 	}
@@ -84,9 +121,12 @@ func (v *verification) checkStatement(e Evidence, data []byte, holder trusted) E
 	switch {
 	case ours == 0:
 		return e.astray(said.Digest)
-	case ours > 1:
+	case ours > 1 && e.form != FormAttestation: // which lists a manifest under each of its names
 		return e.rejected(ReasonPayloadInvalid, "the statement names this manifest more than once")
 	}
-	e.verified, e.authorities = true, holder.authorities
+	e.verified, e.authorities = true, authorities
+	if e.form == FormAttestation && v.subject.Attestations {
+		e.attested = &attested{statement.Predicate, signed}
+	}
 	return e
 }

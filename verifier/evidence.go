@@ -2,7 +2,9 @@ package verifier
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -22,8 +24,10 @@ const (
 	FormBundleMessage = "bundle-message"
 	// FormBundle is a sigstore bundle that cannot be read.
 	FormBundle = "bundle"
-	// FormAttestation is a sigstore bundle over an in-toto statement that a trusted
-	// key has signed and that is no signature: it tells something about the image.
+	// FormAttestation is an in-toto statement that is no signature: it tells something
+	// about the image. It is what a DSSE envelope is that stands by itself, at the tag
+	// of attestations or in a referrer, whoever signed it; and a sigstore bundle when a
+	// trusted key has signed it.
 	FormAttestation = "attestation"
 )
 
@@ -46,10 +50,34 @@ type Evidence struct {
 	verified       bool
 	reason, detail string
 	keyID          string
+	issuer         string // of the signer's certificate
+	subject        string
+	certified      bool     // by a certificate, or so it says
+	by             []string // authorities whose key or identity made it, rejected or not
 	authorities    []string
+	signedAt       time.Time // zero: no time is proven
+	untimed        string    // why not
+	until          time.Time // when what proves it ends; zero: never
 	claimedName    string
 	annotations    map[string]any
 	predicateType  string
+
+	// Of an attestation, where Subject.Attestations asks for it.
+	others   []Signer // those besides the first who signed it
+	attested *attested
+}
+
+// Signer is one of those who signed something that is verified.
+type Signer struct {
+	ID          string   // the key's ID, or issuer and subject of the certificate: see Evidence.Signer
+	KeyID       string   // empty where a certificate names the signer
+	Authorities []string // that hold the key or identity
+}
+
+// attested is what an attestation says and by what it is signed.
+type attested struct {
+	predicate json.RawMessage
+	envelope  envelope.Envelope // with those signatures alone that hold
 }
 
 // Form returns what kind of evidence it is: one of the Form constants.
@@ -66,8 +94,8 @@ func (e Evidence) Source() string { return e.source }
 // what is wrong; the zero Hash when even the digest is malformed.
 func (e Evidence) Digest() v1.Hash { return e.digest }
 
-// Verified reports whether a key of an authority signed a well-formed payload
-// that names the subject's digest.
+// Verified reports whether a key or identity of an authority signed a well-formed
+// payload that names the subject's digest.
 func (e Evidence) Verified() bool { return e.verified }
 
 // Reason returns why it is rejected: one of the Reason constants. It is empty
@@ -78,15 +106,60 @@ func (e Evidence) Reason() string { return e.reason }
 func (e Evidence) Detail() string { return e.detail }
 
 // KeyID returns the ID of the key that signed it: of verified evidence, and of
-// evidence that was rejected although a trusted key signed it.
+// evidence that was rejected although a trusted key signed it. It is empty where a
+// certificate names the signer.
 func (e Evidence) KeyID() string { return e.keyID }
 
-// Authorities returns the names, in the order given to Verify, of the
-// authorities that hold the key; of rejected evidence, none.
+// Identity returns issuer and subject of the certificate that signed it, when KeyID
+// is empty for that reason.
+func (e Evidence) Identity() (issuer, subject string) { return e.issuer, e.subject }
+
+// Signer returns who signed it: the key's ID, or issuer and subject of the certificate.
+// It is empty for evidence that nobody signed who is trusted. Who counts distinct
+// signers compares this.
+func (e Evidence) Signer() string {
+	if e.keyID != "" || e.subject == "" {
+		return e.keyID
+	}
+	return signerName(e.issuer, e.subject)
+}
+
+// Certified reports whether it came with a certificate that names its signer, whether
+// or not that counts.
+func (e Evidence) Certified() bool { return e.certified }
+
+// SignedAt returns when it was signed, at the latest: the earliest time that the trust
+// root proves. It is false, with why, when none is proven.
+func (e Evidence) SignedAt() (at time.Time, proven bool) { return e.signedAt, !e.signedAt.IsZero() }
+
+// Untimed returns one line of printable text about why SignedAt is false.
+func (e Evidence) Untimed() string { return e.untimed }
+
+// Until returns when verified evidence ceases to be: when a certificate ends that no
+// proven time has settled. It is zero for what does not end.
+func (e Evidence) Until() time.Time { return e.until }
+
+// SignedBy returns the names of the authorities whose key or identity signed it, also
+// when it is rejected nevertheless.
+func (e Evidence) SignedBy() []string {
+	names := slices.Clone(e.by)
+	for _, other := range e.others {
+		for _, name := range other.Authorities {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// Authorities returns the names, in the order given to Verify, of the authorities that
+// hold the key or identity, or one of several keys: in the order of the signatures then.
+// Of rejected evidence there are none.
 func (e Evidence) Authorities() []string { return slices.Clone(e.authorities) }
 
 // ClaimedName returns the name that the signer gave the image, which may be
-// empty. It is known when KeyID is and the payload is well-formed.
+// empty. It is known when Signer is and the payload is well-formed.
 func (e Evidence) ClaimedName() string { return e.claimedName }
 
 // Annotations returns a copy of the signed annotations: strings, booleans, nil,
@@ -99,11 +172,71 @@ func (e Evidence) Annotations() map[string]any {
 // predicate type. It is empty for a signature.
 func (e Evidence) PredicateType() string { return e.predicateType }
 
+// KeyIDs returns the IDs of all keys of authorities that signed it: an attestation's
+// envelope may have several signatures. It is KeyID for everything else.
+func (e Evidence) KeyIDs() []string {
+	if e.keyID == "" {
+		return nil
+	}
+	ids := []string{e.keyID}
+	for _, other := range e.others {
+		ids = append(ids, other.KeyID)
+	}
+	return ids
+}
+
+// Signers returns all who signed it and are trusted, each once; of rejected evidence,
+// none. It must not be changed.
+func (e Evidence) Signers() []Signer {
+	if !e.verified {
+		return nil
+	}
+	return append([]Signer{{ID: e.Signer(), KeyID: e.keyID, Authorities: e.by}}, e.others...)
+}
+
+// Predicate returns a copy of what a verified attestation says: JSON in which no name
+// stands twice, nil when there is none or Subject.Attestations did not ask for it.
+func (e Evidence) Predicate() json.RawMessage {
+	if e.attested == nil {
+		return nil
+	}
+	return slices.Clone(e.attested.predicate)
+}
+
+// PredicateSize returns how many bytes Predicate would.
+func (e Evidence) PredicateSize() int {
+	if e.attested == nil {
+		return 0
+	}
+	return len(e.attested.predicate)
+}
+
+// Envelope returns a verified attestation as a DSSE envelope with the signatures that
+// hold, and no others; false for other evidence, and where Subject.Attestations did not
+// ask for it. It must not be changed.
+func (e Evidence) Envelope() (envelope.Envelope, bool) {
+	if e.attested == nil {
+		return envelope.Envelope{}, false
+	}
+	return e.attested.envelope, true
+}
+
+// Brief returns e without what an attestation says, for one who keeps it for long: a
+// statement may have a megabyte.
+func (e Evidence) Brief() Evidence {
+	e.attested = nil
+	return e
+}
+
 // MarshalJSON implements json.Marshaler, for records of decisions.
 func (e Evidence) MarshalJSON() ([]byte, error) {
 	digest := ""
 	if e.digest != (v1.Hash{}) {
 		digest = e.digest.String()
+	}
+	var otherKeys []string
+	for _, other := range e.others {
+		otherKeys = append(otherKeys, other.KeyID)
 	}
 	return json.Marshal(struct {
 		Form          string         `json:"form"`
@@ -113,16 +246,40 @@ func (e Evidence) MarshalJSON() ([]byte, error) {
 		Reason        string         `json:"reason,omitempty"`
 		Detail        string         `json:"detail,omitempty"`
 		KeyID         string         `json:"keyID,omitempty"`
+		OtherKeys     []string       `json:"otherKeyIDs,omitempty"`
+		Issuer        string         `json:"issuer,omitempty"`
+		Subject       string         `json:"subject,omitempty"`
+		SignedAt      time.Time      `json:"signedAt,omitzero"`
 		Authorities   []string       `json:"authorities,omitempty"`
 		ClaimedName   string         `json:"claimedName,omitempty"`
 		Annotations   map[string]any `json:"annotations,omitempty"`
 		PredicateType string         `json:"predicateType,omitempty"`
-	}{e.form, e.source, digest, e.verified, e.reason, e.detail, e.keyID, e.authorities, e.claimedName, e.annotations, e.predicateType})
+	}{e.form, e.source, digest, e.verified, e.reason, e.detail, e.keyID, otherKeys, e.issuer, e.subject, e.signedAt.UTC(), e.authorities, e.claimedName, e.annotations, e.predicateType})
+}
+
+// signedBy returns e with the key that signed it.
+func (e Evidence) signedBy(holder trusted) Evidence {
+	e.keyID, e.by = holder.key.id, holder.authorities
+	return e
+}
+
+// unproven returns e, which a key has signed, without a time.
+func (e Evidence) unproven() Evidence {
+	e.untimed = "it has neither a log entry nor a timestamp"
+	return e
+}
+
+// signer names who signed it, for people.
+func (e Evidence) signer() string {
+	if e.keyID != "" {
+		return fmt.Sprintf("key %.12s", e.keyID)
+	}
+	return shortenTo(e.subject, maxNamed)
 }
 
 // rejected returns e with why it does not count.
 func (e Evidence) rejected(reason, detail string) Evidence {
-	e.verified, e.authorities = false, nil
+	e.verified, e.authorities, e.attested = false, nil, nil
 	e.reason, e.detail = reason, detail
 	return e
 }

@@ -221,8 +221,9 @@ func hashesOf(public *ecdsa.PublicKey) []crypto.Hash {
 }
 
 // shorten quotes untrusted text for an error: on one line, in ASCII, bounded.
-func shorten(s string) string {
-	const limit = 64
+func shorten(s string) string { return shortenTo(s, 64) }
+
+func shortenTo(s string, limit int) string {
 	if len(s) > limit {
 		return fmt.Sprintf("%+q...", s[:limit])
 	}

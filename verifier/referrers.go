@@ -18,11 +18,12 @@ import (
 )
 
 // Sources returns all sources that there are.
-func Sources() []Source { return append(Tags(), Referrers()) }
+func Sources() []Source { return append(Tags(), Referrers(), Attestations()) }
 
 // Referrers returns the source of what points at its subject: sigstore bundles, as
 // cosign v3 writes them, and signature images with a subject (cosign's experimental
-// oci-1-1 mode). It asks the referrers API, and, when what all sources have found by
+// oci-1-1 mode); where attestations are wanted, attestation images with a subject, too.
+// It asks the referrers API, and, when what all sources have found by
 // then does not satisfy, reads the fallback tag sha256-<hex> too: clients keep that
 // where the API is missing or does not say that it took a referrer, and it may be
 // older than the API. Nothing that one of them lists hides what the other does, nor
@@ -152,7 +153,7 @@ type likelihood int
 const (
 	saysSo   likelihood = iota // a bundle, said to hold a signature
 	mayBe                      // of a type that a signature has, or of none
-	saysNot                    // a bundle, said to hold an attestation
+	saysNot                    // a bundle, said to hold an attestation; an attestation, where it is wanted
 	unlikely                   // of another type
 )
 
@@ -162,8 +163,10 @@ const predicateAnnotation = "dev.sigstore.bundle.predicateType"
 // cosignArtifact is the type of cosign's signature images with a subject.
 const cosignArtifact = "application/vnd.dev.cosign.artifact.sig.v1+json"
 
-func likely(desc v1.Descriptor) likelihood {
+func (o *opening) likely(desc v1.Descriptor) likelihood {
 	switch kind := desc.ArtifactType; {
+	case kind == inTotoArtifact && o.subject.Attestations:
+		return saysNot
 	case envelope.IsBundle(kind), kind == cosignArtifact, kind == "",
 		kind == string(types.OCIConfigJSON), kind == "application/vnd.oci.empty.v1+json":
 	default:
@@ -183,11 +186,11 @@ func likely(desc v1.Descriptor) likelihood {
 func (o *opening) open(ctx context.Context, listed []v1.Descriptor, worst likelihood) bool {
 	var next []v1.Descriptor
 	for _, desc := range listed {
-		if likely(desc) <= worst && !desc.MediaType.IsIndex() {
+		if o.likely(desc) <= worst && !desc.MediaType.IsIndex() {
 			next = append(next, desc)
 		}
 	}
-	slices.SortStableFunc(next, func(a, b v1.Descriptor) int { return cmp.Compare(likely(a), likely(b)) })
+	slices.SortStableFunc(next, func(a, b v1.Descriptor) int { return cmp.Compare(o.likely(a), o.likely(b)) })
 	for from := 0; from < len(next); {
 		var window []v1.Descriptor
 		for ; from < len(next) && len(window) < o.window; from++ {
@@ -244,6 +247,9 @@ func (o *opening) candidatesOf(desc v1.Descriptor, manifest payload) iter.Seq[Ca
 	none := func(func(Candidate) bool) {}
 	rejected := func(why string) iter.Seq[Candidate] {
 		c := Candidate{form: FormBundle, origin: called, blob: v1.Descriptor{Digest: desc.Digest}, fault: called + " " + why}
+		if desc.ArtifactType == inTotoArtifact {
+			c.form = FormAttestation
+		}
 		return func(yield func(Candidate) bool) { yield(c) }
 	}
 	switch {
@@ -263,13 +269,13 @@ func (o *opening) candidatesOf(desc v1.Descriptor, manifest payload) iter.Seq[Ca
 	}
 	about, err := subjectOf(manifest.data)
 	switch {
-	case err != nil && likely(desc) == unlikely:
+	case err != nil && o.likely(desc) == unlikely:
 		return none
 	case err != nil:
 		return rejected("is no signature image: " + err.Error())
 	}
 	return func(yield func(Candidate) bool) {
-		for c := range signatures(called, manifest.data, formOf) {
+		for c := range signatures(called, manifest.data, o.formOf) {
 			if c.fault == "" && about != o.subject.Digest.String() {
 				c.fault = fmt.Sprintf("%s has another subject: %s", called, shorten(about))
 			}
@@ -281,12 +287,14 @@ func (o *opening) candidatesOf(desc v1.Descriptor, manifest payload) iter.Seq[Ca
 }
 
 // formOf is the form of a referrer's layer of a media type.
-func formOf(mediaType string) string {
+func (o *opening) formOf(mediaType string) string {
 	switch {
 	case envelope.IsBundle(mediaType):
 		return FormBundle
 	case mediaType == envelope.MediaTypeSimpleSigning:
 		return FormSimpleSigning
+	case mediaType == envelope.MediaTypeDSSE && o.subject.Attestations:
+		return FormAttestation
 	}
 	return ""
 }

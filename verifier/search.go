@@ -159,6 +159,7 @@ type identity struct {
 	digest           v1.Hash
 	size             int64
 	signature, fault string
+	attached         attached
 }
 
 // take gathers candidates up to the window, which is one candidate at first,
@@ -171,7 +172,10 @@ func (s *search) take(ctx context.Context, c Candidate) bool {
 	if s.readable(c) {
 		s.found()
 	}
-	if id := (identity{c.form, c.blob.MediaType, c.blob.Digest, c.blob.Size, string(c.signature), c.fault}); !s.seen[id] {
+	if !s.proves {
+		c.attached = attached{} // nobody reads it: the same signature is the same work
+	}
+	if id := (identity{c.form, c.blob.MediaType, c.blob.Digest, c.blob.Size, string(c.signature), c.fault, c.attached}); !s.seen[id] {
 		cost := s.cost(c)
 		if !s.left.covers(cost) && !(s.flush(ctx) && s.ask(ctx, cost)) {
 			return false
@@ -187,7 +191,9 @@ func (s *search) take(ctx context.Context, c Candidate) bool {
 }
 
 // readable reports whether there is anything to be learnt from c's payload.
-func (v *verification) readable(c Candidate) bool { return c.fault == "" && len(v.keys) > 0 }
+func (v *verification) readable(c Candidate) bool {
+	return c.fault == "" && len(v.keys)+len(v.identities) > 0
+}
 
 // cost returns how many bytes have to be fetched to try c, at most.
 func (v *verification) cost(c Candidate) int64 {

@@ -2,6 +2,7 @@ package verifier
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -57,14 +58,12 @@ func (suffix tag) Find(ctx context.Context, registry Registry, subject Subject, 
 	if err != nil {
 		return err
 	}
-	yieldSignatures(name, manifest, yield)
+	form := simpleSigning
+	if suffix == attestationTag {
+		form = attestation
+	}
+	inOrder(signatures(name, manifest, form), yield)
 	return nil
-}
-
-// yieldSignatures yields the signatures in the manifest that tag names, in its
-// order.
-func yieldSignatures(tag string, manifest []byte, yield func(Candidate) bool) {
-	inOrder(signatures(tag, manifest, simpleSigning), yield)
 }
 
 // inOrder yields candidates, each with whether another one follows, and reports
@@ -91,7 +90,7 @@ func signatures(called string, manifest []byte, form func(mediaType string) stri
 		layers, err := signatureLayers(manifest)
 		if err != nil {
 			yield(Candidate{
-				form:   form(envelope.MediaTypeSimpleSigning),
+				form:   usual(form),
 				origin: called,
 				blob:   v1.Descriptor{Digest: hashOf(manifest)},
 				fault:  fmt.Sprintf("%s is no signature image: %v", called, err),
@@ -108,6 +107,11 @@ func signatures(called string, manifest []byte, form func(mediaType string) stri
 			}
 		}
 	}
+}
+
+// usual is the form of what cannot be read in an image whose layers have these forms.
+func usual(form func(mediaType string) string) string {
+	return cmp.Or(form(envelope.MediaTypeSimpleSigning), FormAttestation)
 }
 
 // simpleSigning is the form of the layers of a signature tag.
@@ -128,7 +132,7 @@ func candidates(layers json.RawMessage, form func(mediaType string) string) iter
 		}
 		for i := 0; decoder.More(); i++ {
 			if i == maxLayers {
-				yield(Candidate{form: FormSimpleSigning, fault: fmt.Sprintf("it has more than %d layers, of which the others are not read", maxLayers)})
+				yield(Candidate{form: usual(form), fault: fmt.Sprintf("it has more than %d layers, of which the others are not read", maxLayers)})
 				return
 			}
 			var layer json.RawMessage
@@ -192,7 +196,7 @@ func manifestMembers(manifest []byte, isKind func(types.MediaType) bool, kind st
 func readLayer(layer json.RawMessage, form func(mediaType string) string) (Candidate, bool) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(layer, &members); err != nil || members == nil {
-		return Candidate{form: FormSimpleSigning, fault: "is not a JSON object"}, true
+		return Candidate{form: usual(form), fault: "is not a JSON object"}, true
 	}
 	var mediaType string
 	if err := json.Unmarshal(members["mediaType"], &mediaType); err != nil || form(mediaType) == "" {
@@ -233,6 +237,7 @@ func (c *Candidate) readSignature(members map[string]json.RawMessage) (fault str
 	if json.Unmarshal(members["annotations"], &annotations) != nil || json.Unmarshal(annotations[signatureAnnotation], &encoded) != nil {
 		return "has no annotation " + signatureAnnotation
 	}
+	c.attached = readAttached(annotations)
 	if base64.StdEncoding.DecodedLen(len(encoded)) > MaxSignatureSize {
 		return fmt.Sprintf("has a signature of more than %d bytes", MaxSignatureSize)
 	}

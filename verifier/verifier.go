@@ -9,8 +9,9 @@
 //
 // # Trust
 //
-// Keys are trusted, and come from the caller alone: a certificate, a chain, a
-// bundle or any other annotation beside a signature is never read as a key.
+// Keys, identities and trust roots are trusted, and come from the caller alone: a
+// certificate, a chain, a bundle or any other annotation beside a signature is never
+// read as a key.
 // Everything that a Registry returns is untrusted. It is bounded by the
 // constants of this package, hashed again here, and parsed only after a trusted
 // key has vouched for it, as far as that is possible; package envelope does the
@@ -30,10 +31,34 @@
 //
 // # Bundles
 //
-// A sigstore bundle counts when a key of the caller's signed it. A certificate in
-// one is not looked into: the bundle is rejected, and says so. Log entries and
-// timestamps in a bundle that a key signed are neither needed nor harmful: there is
-// no trust root that could make anything of them.
+// A sigstore bundle counts when a key of the caller's signed it, whatever else is in
+// it, or when its certificate holds. So does a signature in a signature image, whose
+// annotations are read as a bundle.
+//
+// # Certificates
+//
+// A certificate counts when its one subject and its issuer are an Identity of an
+// authority, the signature is by its key, and the authority's Root proves it: a chain to
+// an authority of the root that is valid, whole, at every time that a log's entry or a
+// timestamp proves, and a promise of a certificate log where the root has any. Where the
+// root has transparency logs, an entry of one is wanted that is about this very
+// signature, key and digest; Rekor's v1 entries bring a time along, v2's do not, and then
+// a timestamp is wanted, too. An authority may do without the log (Unlogged), but never
+// without a time; and one of a private PKI (PrivatePKI) without both: its chain must be
+// valid now.
+//
+// The strict parsing of package envelope comes first, and the checks of subjects,
+// digests and names are ours; sigstore-go checks logs, timestamps and chains, and sees
+// nothing that package envelope has refused.
+//
+// # Times
+//
+// A log's entry or a timestamp proves that a signature existed at a time. Of several
+// proven times the earliest counts. A signature by a key has a time when the key's
+// authority has a Root that proves it; what does not hold proves nothing there, and takes
+// nothing away. Anybody can have an old signature logged or stamped again: for a key's
+// signature, a proven time says that it is no younger, and for one by a certificate,
+// which is valid for minutes, nearly when it was made.
 package verifier
 
 import (
@@ -90,12 +115,33 @@ type Subject struct {
 	// is claimed: they save requests, and change nothing else. Those beyond the
 	// 64th, and those with a character that no reference has, are passed over.
 	Names []string
+	// Attestations says that attestations are wanted, and what they say: the tag for
+	// them is asked for, referrers that hold nothing else are opened, and verified
+	// ones have their statement (Evidence.Predicate). Without it those are told that
+	// come along with signatures, and no request is made for others.
+	Attestations bool
+	// Now is the moment for which certificates are checked where no time is proven, and
+	// after which no time can be proven. Zero: when Verify is called.
+	Now time.Time
 }
 
-// Authority is a named set of keys, any one of which may vouch.
+// Authority is a named set of keys or of identities, any one of which may vouch.
 type Authority struct {
 	Name string
 	Keys []Key
+	// Windows are when keys count, by their ID; a key that is not in it counts always.
+	// Verify does not look at them: they are for who weighs the evidence, by SignedAt.
+	Windows map[string]Window
+	// Identities are who may sign with a certificate that Root proves.
+	Identities []Identity
+	// Root proves certificates, and when something was signed. Without one no
+	// identity vouches, and no key's signature has a time.
+	Root *Root
+	// PrivatePKI says that certificates count without log and timestamp: without a
+	// proven time their chain must be valid now.
+	PrivatePKI bool
+	// Unlogged says that a timestamp suffices although Root has transparency logs.
+	Unlogged bool
 	// Suspended, when not empty, says why the authority cannot be judged at
 	// the moment (its key file is gone): its keys vouch for nothing, and a
 	// denial that it might have turned is inconclusive.
@@ -122,10 +168,11 @@ var ErrMore = errors.New("there is more than is looked at")
 // Candidate is something that may turn out to be evidence. All of it is
 // untrusted. Only the sources of this package make one.
 type Candidate struct {
-	form      string        // FormSimpleSigning or FormBundle
+	form      string        // FormSimpleSigning, FormBundle or FormAttestation
 	origin    string        // where it was found: the tag, or the referrer
 	blob      v1.Descriptor // the payload or bundle; digest and size are well-formed unless there is a fault
 	signature []byte        // over the payload's bytes; a bundle has its own
+	attached  attached      // what is beside the signature; a bundle has its own
 	fault     string        // why it is rejected unread; empty for one worth reading
 
 	// more says that another candidate follows without a request, so that the

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"time"
 
 	"vidimus/verifier/envelope"
 )
@@ -49,7 +50,7 @@ func newPanic(value any) *Panic {
 }
 
 // Verify looks in all sources at once for evidence about subject, and checks it
-// against the keys of the authorities that are not suspended.
+// against the keys and identities of the authorities that are not suspended.
 //
 // After each piece of evidence it calls satisfied, when that is not nil, with
 // all evidence so far, in the order in which it came, and returns when that
@@ -83,6 +84,9 @@ func newPanic(value any) *Panic {
 // goroutine; but after Verify has returned there is nobody whom it could reach,
 // and it is dropped.
 func Verify(ctx context.Context, registry Registry, subject Subject, authorities []Authority, sources []Source, satisfied func([]Evidence) bool) Report {
+	if !subject.Attestations {
+		sources = slices.DeleteFunc(slices.Clone(sources), func(s Source) bool { return s == Attestations() })
+	}
 	if len(sources) == 0 {
 		return Report{}
 	}
@@ -92,12 +96,18 @@ func Verify(ctx context.Context, registry Registry, subject Subject, authorities
 		registry:    registry,
 		subject:     subject,
 		keys:        trustedKeys(authorities),
+		identities:  trustedIdentities(authorities),
+		proves:      slices.ContainsFunc(authorities, func(a Authority) bool { return a.Root != nil }),
+		now:         subject.Now,
 		predictions: newPredictions(subject),
 		found:       onceFound(registry),
 		satisfied:   satisfied,
 		over:        make(chan struct{}),
 		running:     len(sources),
 		payloads:    make(map[payloadID]func() payload),
+	}
+	if v.now.IsZero() {
+		v.now = time.Now()
 	}
 	v.manifest = sync.OnceValue(func() payload { return v.fetchManifest(ctx) })
 	for _, source := range sources {
@@ -127,6 +137,7 @@ func onceFound(registry Registry) func() {
 type trusted struct {
 	key         Key
 	authorities []string
+	roots       []*Root // of the authorities
 }
 
 // trustedKeys returns each key of authorities once, in the order given.
@@ -150,6 +161,7 @@ func trustedKeys(authorities []Authority) []trusted {
 				keys = append(keys, trusted{key: key})
 			}
 			keys[i].authorities = append(keys[i].authorities, authority.Name)
+			keys[i].roots = append(keys[i].roots, authority.Root)
 		}
 	}
 	return keys
@@ -160,6 +172,9 @@ type verification struct {
 	registry    Registry
 	subject     Subject
 	keys        []trusted
+	identities  []trustedIdentity
+	proves      bool // there is a trust root
+	now         time.Time
 	predictions *predictions
 	found       func() // tells the registry, once
 	satisfied   func([]Evidence) bool
@@ -212,26 +227,40 @@ func (v *verification) check(c Candidate, p payload) (Evidence, error) {
 	switch {
 	case c.fault != "":
 		return e.rejected(ReasonPayloadInvalid, c.fault), nil
-	case len(v.keys) == 0:
+	case len(v.keys)+len(v.identities) == 0:
 		return e.rejected(ReasonUntrusted, "there is no key to check it with"), nil
 	case errors.Is(p.err, fs.ErrNotExist):
 		return e.rejected(ReasonPayloadInvalid, fmt.Sprintf("its payload %s is missing", c.blob.Digest)), nil
 	case p.err != nil:
 		return Evidence{}, fmt.Errorf("%s: payload %s: %w", c.origin, c.blob.Digest, p.err)
 	}
-	if c.form == FormBundle {
+	switch c.form {
+	case FormBundle:
 		return v.checkBundle(e, string(c.blob.MediaType), p.data)
+	case FormAttestation:
+		return v.checkEnvelope(e, p.data), nil
 	}
-	return v.checkPayload(e, p.data, c.signature), nil
+	return v.checkPayload(e, p.data, c), nil
 }
 
-// checkPayload checks a signature over a simple-signing payload.
-func (v *verification) checkPayload(e Evidence, data, signature []byte) Evidence {
-	holder, ok := v.holder(data, signature)
-	if !ok {
+// checkPayload checks a signature over a simple-signing payload: with the keys, and
+// when none has made it with the certificate that is attached.
+func (v *verification) checkPayload(e Evidence, data []byte, c Candidate) Evidence {
+	holder, ok := v.holder(data, c.signature)
+	switch {
+	case ok:
+		e = e.signedBy(holder)
+	case c.attached.certificate != "" && len(v.identities) > 0:
+		p, err := c.attached.proven(data, c.signature)
+		if err != nil {
+			return e.rejected(ReasonPayloadInvalid, err.Error())
+		}
+		if e, holder, ok = v.checkCertificate(e, p); !ok {
+			return e
+		}
+	default:
 		return v.byNobody(e)
 	}
-	e.keyID = holder.key.id
 	said, err := envelope.ParsePayload(data)
 	if err != nil {
 		return e.rejected(ReasonPayloadInvalid, err.Error())
@@ -241,7 +270,13 @@ func (v *verification) checkPayload(e Evidence, data, signature []byte) Evidence
 		return e.astray(said.Digest)
 	}
 	e.verified, e.authorities = true, holder.authorities
-	return e
+	if e.keyID == "" {
+		return e
+	}
+	if !c.attached.proves() {
+		return e.unproven()
+	}
+	return v.timed(e, holder, func() (*proven, error) { return c.attached.proven(data, c.signature) })
 }
 
 // byNobody rejects what none of the keys has signed.
@@ -249,14 +284,17 @@ func (v *verification) byNobody(e Evidence) Evidence {
 	return e.rejected(ReasonUntrusted, fmt.Sprintf("its signature is by none of the keys asked for (%d)", len(v.keys)))
 }
 
-// astray rejects what a key has signed about the manifest of digest.
+// astray rejects what a trusted signer has signed about the manifest of digest.
 func (e Evidence) astray(digest string) Evidence {
-	return e.rejected(ReasonDigestMismatch, fmt.Sprintf("key %.12s signed %s@%s", e.keyID, e.claimedName, digest))
+	return e.rejected(ReasonDigestMismatch, fmt.Sprintf("%s signed %s@%s", e.signer(), e.claimedName, digest))
 }
 
 // holder returns the first key that verifies signature over data.
 func (v *verification) holder(data, signature []byte) (trusted, bool) {
-	m := newMessage(data)
+	return v.holderOf(newMessage(data), signature)
+}
+
+func (v *verification) holderOf(m *message, signature []byte) (trusted, bool) {
 	for _, k := range v.keys {
 		if k.key.verifies(m, signature) {
 			return k, true

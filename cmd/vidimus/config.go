@@ -7,6 +7,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"vidimus/policy"
+	"vidimus/proxy/access"
 )
 
 // Config is a configuration as it is written: decoded, each value plausible by
@@ -23,6 +24,7 @@ type Config struct {
 	DefaultUpstream located[string]
 	Egress          egressConfig
 	Enforcement     policy.Enforcement
+	TrustedRoot     rootConfig
 	rules
 	Include   []includeConfig
 	Auth      authConfig
@@ -88,21 +90,30 @@ type egressConfig struct {
 
 type authorityConfig struct {
 	pos
-	Keys []file
+	Keys            []keyConfig
+	Keyless         []identityConfig
+	GitHub, GitLab  []identityConfig
+	TrustedRoot     rootConfig // none: that of all
+	PrivatePKI      bool
+	TransparencyLog bool
 }
 
 type policyConfig struct {
 	pos
-	Match       []string
-	Name        string
-	Require     *requireConfig
-	SignedAs    signedAsConfig
-	Annotations map[string]string
-	Enforcement *policy.Enforcement // nil: the ceiling
-	Message     string
-	Allow       bool // unverified
-	Deny        string
-	Scope       string // of the included file that it stands in; "" is everywhere
+	Match        []string
+	Name         string
+	Require      *requireConfig
+	SignedAs     signedAsConfig
+	Annotations  map[string]string
+	Attestations []attestationConfig
+	Rego         file
+	MaxAge       time.Duration // zero: any age
+	MinAge       time.Duration
+	Enforcement  *policy.Enforcement // nil: the ceiling
+	Message      string
+	Allow        bool // unverified
+	Deny         string
+	Scope        string // of the included file that it stands in; "" is everywhere
 }
 
 type signedAsConfig struct {
@@ -114,6 +125,13 @@ type requireConfig struct {
 	pos
 	AtLeast int
 	Of      []located[string]
+}
+
+type attestationConfig struct {
+	pos
+	PredicateType string // the URI
+	Require       *requireConfig
+	Rego          file
 }
 
 type exceptionConfig struct {
@@ -132,7 +150,18 @@ type includeConfig struct {
 }
 
 type authConfig struct {
+	pos
+	Htpasswd      file
+	Access        []accessConfig
 	AnonymousPull bool
+}
+
+// accessConfig is one entry of the access list.
+type accessConfig struct {
+	pos
+	Subjects []located[string]
+	Match    []string
+	Actions  []access.Action
 }
 
 type decisionsConfig struct {

@@ -11,6 +11,7 @@ import (
 
 	"vidimus/policy"
 	"vidimus/proxy"
+	"vidimus/proxy/access"
 	"vidimus/proxy/upstream"
 	"vidimus/verifier"
 )
@@ -25,12 +26,15 @@ type revision struct {
 	Gate      *policy.Evaluator
 	Clients   map[string]*upstream.Client // by the upstream's name
 	identity  map[string][sha256.Size]byte
+	passwords *access.Passwords // nil: there are no users
 }
 
 // observers are told what the parts do. Each may be nil.
 type observers struct {
 	Upstream func(name string) func(status string, remaining int)
 	Decision func(d policy.Decision, took time.Duration)
+	// Everything is for one who explains: decisions show evidence that they did not need.
+	Everything bool
 }
 
 // build makes the parts of l. A client of old whose settings are the same is
@@ -55,12 +59,30 @@ func (l *loaded) build(o observers, suspended map[string]string, old *revision) 
 	if err != nil {
 		return nil, err
 	}
-	r.Gate = policy.NewEvaluator(set, verifier.Sources(), policy.Options{Observe: o.Decision})
+	r.Gate = policy.NewEvaluator(set, verifier.Sources(), policy.Options{Observe: o.Decision, Everything: o.Everything})
 	if err := r.connect(o, old); err != nil {
 		return nil, err
 	}
 	r.Proxy = r.proxyRevision()
-	return r, nil
+	return r, r.control(old)
+}
+
+// control makes what says who may do what. The passwords of old serve again while
+// the htpasswd file says the same, for they remember who has logged in.
+func (r *revision) control(old *revision) error {
+	if r.Access == nil {
+		return nil
+	}
+	config := *r.Access
+	if old != nil && old.passwords.Equal(config.Passwords) {
+		config.Passwords = old.passwords
+	}
+	control, err := access.New(config)
+	if err != nil {
+		return err
+	}
+	r.passwords, r.Proxy.Access = config.Passwords, control
+	return nil
 }
 
 // connect makes or takes over the client of each upstream.

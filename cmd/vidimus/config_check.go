@@ -7,13 +7,12 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"vidimus/policy"
-	"vidimus/signer/kms"
+	"vidimus/policy/rego"
+	"vidimus/proxy/access"
 	"vidimus/verifier"
 )
 
@@ -25,6 +24,8 @@ type loaded struct {
 	Policy    policy.Config
 	TLS       *tls.Config // nil: the registry API is not encrypted
 	Upstreams []upstreamSettings
+	Access    *access.Config // nil: whoever reaches the registry API may pull
+	Warnings  faults         // what holds, and is likely not meant
 
 	sum     [32]byte // of everything that was read
 	watched watched
@@ -46,10 +47,12 @@ func load(from source, lookup func(string) (string, bool), now time.Time) (*load
 func judge(g gathered, now time.Time) (*loaded, error) {
 	j := judgement{
 		config: g.config, reader: g.reader, now: now, faults: g.faults,
-		out: &loaded{Config: g.config, ID: g.reader.id(), sum: g.reader.sum(), watched: g.reader.seen()},
+		modules: make(map[regoModule]*rego.Module),
+		out:     &loaded{Config: g.config, ID: g.reader.id(), sum: g.reader.sum(), watched: g.reader.seen()},
 	}
 	j.tls()
 	j.upstreams()
+	j.access()
 	j.openness()
 	j.authorities()
 	j.policies()
@@ -68,6 +71,12 @@ type judgement struct {
 	now    time.Time
 	faults faults
 	out    *loaded
+
+	modules map[regoModule]*rego.Module // that were compiled; nil: with faults
+	roots   map[string]struct {         // by what they are named
+		root *verifier.Root
+		what string
+	}
 }
 
 // content returns what a named file holds; false when it cannot be read, which
@@ -139,7 +148,7 @@ func (j *judgement) pool(files []file) *x509.CertPool {
 // credentials, unless it is said out loud.
 func (j *judgement) openness() {
 	host, _, err := net.SplitHostPort(j.config.HTTP.Addr.Value)
-	if err != nil || isLoopback(host) || j.config.Auth.AnonymousPull {
+	if err != nil || isLoopback(host) || j.config.Auth.AnonymousPull || j.config.knowsCallers() {
 		return
 	}
 	var names []string
@@ -151,61 +160,10 @@ func (j *judgement) openness() {
 	if len(names) == 0 {
 		return
 	}
-	fix := "write auth: {anonymousPull: true} to allow that, or listen on loopback"
+	fix := "write under auth who may pull, or {anonymousPull: true} to allow that, or listen on loopback"
 	if j.config.onCommandLine() {
-		fix = "listen on loopback, or write a file for --config that says auth: {anonymousPull: true} to allow that, see vidimus config example"
+		fix = "listen on loopback, or write a file for --config that says under auth who may pull, or {anonymousPull: true} to allow that, see vidimus config example"
 	}
 	j.fail(j.config.HTTP.Addr, fmt.Sprintf("is not a loopback address, and there are credentials for %s: everyone who reaches the port would read with them",
 		enumerate(names)), fix)
-}
-
-// authorities reads the keys. An authority whose keys cannot be used stays, so
-// that the policies that name it are not blamed as well.
-func (j *judgement) authorities() {
-	first := make(map[string]pos)
-	for _, a := range j.config.Authorities {
-		if before, ok := first[a.Name]; ok {
-			j.fail(a, fmt.Sprintf("is defined already, in %s:%d", before.File, before.Line), "give one of them another name")
-			continue
-		}
-		first[a.Name] = a.pos
-		out := verifier.Authority{Name: a.Name}
-		for i, f := range a.Value.Keys {
-			if slices.ContainsFunc(a.Value.Keys[:i], func(o file) bool { return filepath.Clean(o.Name) == filepath.Clean(f.Name) }) {
-				j.fail(f, f.Name+" is in this list already", "remove one of the two")
-				continue
-			}
-			key, what := readKey(j.reader, f.Name)
-			if what != "" && kms.IsReference(f.Name) {
-				out.Suspended = what
-				j.out.lacks(a.Name, what)
-				continue
-			}
-			if what != "" {
-				trouble := f.fault(what, "name a PEM file with a public key")
-				trouble.Key = f.Name
-				j.faults.add(trouble)
-				out.Suspended = what
-				continue
-			}
-			out.Keys = append(out.Keys, key)
-		}
-		if len(a.Value.Keys) == 0 {
-			out.Suspended = "no key" // reported when it was decoded
-		}
-		j.out.Policy.Authorities = append(j.out.Policy.Authorities, out)
-	}
-}
-
-// readKey returns the key in the file name, or what is wrong with it.
-func readKey(r *reader, name string) (verifier.Key, string) {
-	data, err := r.read(name)
-	if err != nil {
-		return verifier.Key{}, plainError(err)
-	}
-	key, err := verifier.ParseKey(data)
-	if err != nil {
-		return verifier.Key{}, name + ": " + err.Error()
-	}
-	return key, ""
 }

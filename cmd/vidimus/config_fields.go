@@ -26,6 +26,8 @@ func configShape() shape[Config] {
 		key("defaultUpstream", `""`, placed(plainText()), func(c *Config) *located[string] { return &c.DefaultUpstream },
 			"the upstream of names without a registry"),
 		key("egress", "{}", egressShape(), func(c *Config) *egressConfig { return &c.Egress }, "what may be dialled, and how"),
+		key("trustedRoot", `""`, rootShape(), func(c *Config) *rootConfig { return &c.TrustedRoot },
+			"what proves certificates, and when something was signed: a trusted_root.json, or sigstore for the public instance"),
 		key("enforcement", "enforce", enforcementShape(), enforcementOf, "the ceiling for every policy"),
 	}, rulesFields(func(c *Config) *rules { return &c.rules }), []field[Config]{
 		key("include", "[]", listOf(includeShape()), func(c *Config) *[]includeConfig { return &c.Include },
@@ -34,7 +36,7 @@ func configShape() shape[Config] {
 		key("decisions", "{}", decisionsShape(), func(c *Config) *decisionsConfig { return &c.Decisions }, "the record of decisions"),
 		key("log", "{}", logShape(), func(c *Config) *logConfig { return &c.Log }, "what the program says of itself"),
 	})
-	return object(fields, "trustedRoot", "hooks")
+	return object(fields, "hooks")
 }
 
 // versionOne is the number of this format. Another is left alone: who wrote it
@@ -165,13 +167,6 @@ func egressShape() shape[egressConfig] {
 		key("proxy", "environment", proxyChoice(), func(c *egressConfig) *string { return &c.Proxy },
 			"environment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY), none, or a URL"),
 	})
-}
-
-func authShape() shape[authConfig] {
-	return object([]field[authConfig]{
-		key("anonymousPull", "false", boolean(), func(c *authConfig) *bool { return &c.AnonymousPull },
-			"everyone who reaches the port may read what the upstream credentials may read"),
-	}, "htpasswd", "token", "access")
 }
 
 func decisionsShape() shape[decisionsConfig] {

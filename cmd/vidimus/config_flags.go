@@ -218,6 +218,6 @@ func (c *Config) addAuthority(where pos, keyFile string) {
 		}
 	}
 	c.Authorities = append(c.Authorities, named[authorityConfig]{
-		where, keyFile, authorityConfig{where, []file{{where, keyFile}}},
+		where, keyFile, authorityConfig{pos: where, Keys: []keyConfig{{file: file{where, keyFile}}}, TransparencyLog: true},
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"vidimus/policy"
+	"vidimus/policy/rego"
 )
 
 // policies turns what is written into what the policy package decides with.
@@ -40,15 +41,26 @@ func (j *judgement) policy(p policyConfig) policy.Policy {
 		SignedAs:        p.SignedAs.As,
 		Remap:           p.SignedAs.Remap,
 		Annotations:     p.Annotations,
+		MaxAge:          p.MaxAge,
+		MinAge:          p.MinAge,
 		Enforcement:     p.Enforcement,
 		Message:         p.Message,
 	}
-	if p.Require != nil {
-		out.Require.AtLeast = p.Require.AtLeast
-		for _, name := range p.Require.Of {
-			j.authorityExists(name)
-			out.Require.Of = append(out.Require.Of, name.Value)
-		}
+	out.Require = j.require(p.Require)
+	out.Attestations = j.attestations(p.Attestations)
+	out.Rego = j.rego(p.Rego, rego.Image)
+	return out
+}
+
+// require returns what is required; nothing when nothing is written.
+func (j *judgement) require(r *requireConfig) (out policy.Require) {
+	if r == nil {
+		return out
+	}
+	out.AtLeast = r.AtLeast
+	for _, name := range r.Of {
+		j.authorityExists(name)
+		out.Of = append(out.Of, name.Value)
 	}
 	return out
 }

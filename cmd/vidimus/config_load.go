@@ -71,7 +71,7 @@ type namedFile struct {
 // namedFiles are the files that the configuration names, besides its own.
 func (c *Config) namedFiles() []namedFile {
 	open, secret := (*reader).read, (*reader).readSecret
-	all := []namedFile{{c.HTTP.TLS.Certificate, open}, {c.HTTP.TLS.Key, secret}}
+	all := []namedFile{{c.HTTP.TLS.Certificate, open}, {c.HTTP.TLS.Key, secret}, {c.Auth.Htpasswd, secret}}
 	for _, f := range c.HTTP.TLS.ClientCAs {
 		all = append(all, namedFile{f, open})
 	}
@@ -79,9 +79,17 @@ func (c *Config) namedFiles() []namedFile {
 		all = append(all, namedFile{u.Value.CA, open}, namedFile{u.Value.PasswordFile, secret},
 			namedFile{u.Value.Credentials.Config, secret})
 	}
+	all = append(all, namedFile{c.TrustedRoot.file, open})
 	for _, a := range c.Authorities {
-		for _, f := range a.Value.Keys {
-			all = append(all, namedFile{f, open})
+		all = append(all, namedFile{a.Value.TrustedRoot.file, open})
+		for _, k := range a.Value.Keys {
+			all = append(all, namedFile{k.file, open})
+		}
+	}
+	for _, p := range c.Policies {
+		all = append(all, namedFile{p.Rego, open})
+		for _, a := range p.Attestations {
+			all = append(all, namedFile{a.Rego, open})
 		}
 	}
 	return slices.DeleteFunc(all, func(f namedFile) bool { return f.Name == "" })

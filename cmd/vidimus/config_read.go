@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"vidimus/signer/kms"
+	"vidimus/verifier"
 )
 
 // Caps on what is read. A configuration is written by people; what is larger is
@@ -34,7 +35,8 @@ type reader struct {
 	get   func(name string) (string, bool)
 	flags string // what the configuration is made of besides files; no secret
 	// keys asks for the keys in a KMS, which are read as files are; nil: nobody does.
-	keys *kms.Cache
+	keys  *kms.Cache
+	fresh []byte // the trust root of Sigstore's public instance; nil is the one built in
 }
 
 type readFile struct {
@@ -99,6 +101,14 @@ func readRegular(name string, limit int64) ([]byte, error) {
 		err = &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("larger than %d MiB", limit>>20)}
 	}
 	return data, err
+}
+
+// publicRoot returns the trust root of Sigstore's public instance.
+func (r *reader) publicRoot() []byte {
+	if r.fresh != nil {
+		return r.fresh
+	}
+	return verifier.PublicRoot()
 }
 
 // variable returns the environment variable name.
@@ -166,6 +176,9 @@ func (r *reader) sum() [sha256.Size]byte {
 func (r *reader) sumFiles(h hash.Hash, counts func(readFile) bool) {
 	if r.flags != "" {
 		writeItem(h, "flags", r.flags)
+	}
+	if r.fresh != nil {
+		writeItem(h, "sigstore", string(r.fresh))
 	}
 	for _, pattern := range slices.Sorted(maps.Keys(r.globs)) {
 		g := r.globs[pattern]

@@ -52,9 +52,21 @@ func includedShape() shape[rules] {
 
 func authorityShape() shape[authorityConfig] {
 	return object([]field[authorityConfig]{
-		required(key("keys", "", some(keyFile(), "name a file with a public key"), func(c *authorityConfig) *[]file { return &c.Keys },
-			"PEM files of public keys, or KMS URIs, any one of which may vouch")),
-	}, "github", "gitlab", "keyless", "signer", "kms", "privatePKI")
+		key("keys", "", some(keyShape(), "name a file with a public key"), func(c *authorityConfig) *[]keyConfig { return &c.Keys },
+			"PEM files of public keys, or KMS URIs, any one of which may vouch; {key: FILE, from: DAY, until: DAY} for one that counts for a while"),
+		key("keyless", "", keylessShape(), func(c *authorityConfig) *[]identityConfig { return &c.Keyless },
+			"who may sign with a certificate, by issuer and subject; or a list of them"),
+		key("github", "", githubShape(), func(c *authorityConfig) *[]identityConfig { return &c.GitHub },
+			"a workflow of GitHub Actions that may sign with certificates; or a list of them"),
+		key("gitlab", "", gitlabShape(), func(c *authorityConfig) *[]identityConfig { return &c.GitLab },
+			"a pipeline of GitLab that may sign with certificates; or a list of them"),
+		key("trustedRoot", `""`, rootShape(), func(c *authorityConfig) *rootConfig { return &c.TrustedRoot },
+			"what proves its certificates and times, when it is not what proves all others'"),
+		key("privatePKI", "false", boolean(), func(c *authorityConfig) *bool { return &c.PrivatePKI },
+			"certificates count without log and timestamp when their whole chain is valid now; trustedRoot may be PEM certificates then"),
+		key("transparencyLog", "true", boolean(), func(c *authorityConfig) *bool { return &c.TransparencyLog },
+			"certificates must be in a log where the trust root has any; without that a timestamp suffices"),
+	}, "signer", "kms")
 }
 
 // keyFile is the path of a public key. What cosign would look for elsewhere is
@@ -127,10 +139,18 @@ func policyShape() shape[policyConfig] {
 			"how the name that a signature claims is compared: ignore, ifPresent, repository or exact; or, for copies that keep the signatures of their originals, {prefix: WHERE THEY ARE, signedPrefix: WHERE THEY WERE SIGNED}"),
 		key("annotations", "{}", annotationsShape(), func(c *policyConfig) *map[string]string { return &c.Annotations },
 			"what must be in the signed payload"),
+		key("attestations", "[]", listOf(attestationShape()), func(c *policyConfig) *[]attestationConfig { return &c.Attestations },
+			"statements about the image that must be there, each signed by what its own require says; with require or in place of it"),
+		key("rego", `""`, filePath(), func(c *policyConfig) *file { return &c.Rego },
+			"file with rules in Rego that may deny what all else allows; it sees what the verified evidence says"),
+		key("maxAge", "0s", duration(), func(c *policyConfig) *time.Duration { return &c.MaxAge },
+			"each signature that is needed must be proven, by a log or a timestamp, to be no older than this; any age without it"),
+		key("minAge", "0s", duration(), func(c *policyConfig) *time.Duration { return &c.MinAge },
+			"each signature that is needed must be proven to be at least this old, so that there is time to notice a stolen key"),
 		key("enforcement", "", optional(enforcementShape()), func(c *policyConfig) **policy.Enforcement { return &c.Enforcement },
 			"what a denial does, never more than the ceiling says"),
 		key("message", `""`, plainText(), func(c *policyConfig) *string { return &c.Message }, "added to a denial"),
-	}, "attestations", "maxAge", "immutableTags", "push", "rego")
+	}, "immutableTags", "push")
 }
 
 func matchShape() shape[[]string] {

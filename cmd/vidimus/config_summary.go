@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"vidimus/policy"
+	"vidimus/verifier/envelope"
 )
 
 // mostShown is how many policies or exceptions a summary lists.
@@ -35,7 +37,10 @@ func (l *loaded) summarize(w io.Writer, name string, now time.Time) error {
 		if l.withoutKey[a.Name] != "" {
 			notAsked = ", and what is in a KMS, which was not asked"
 		}
-		row("authority", "%s, %d %s%s", a.Name, len(a.Keys), plural(len(a.Keys), "key", "keys"), notAsked)
+		row("authority", "%s, %s%s", a.Name, vouches(a), notAsked)
+	}
+	for _, line := range l.accessSummary() {
+		row("access", "%s", line)
 	}
 	row("enforcement", "%s", l.Enforcement)
 	for _, p := range l.Policies[:min(len(l.Policies), mostShown)] {
@@ -50,6 +55,9 @@ func (l *loaded) summarize(w io.Writer, name string, now time.Time) error {
 	}
 	if more := len(l.Exceptions) - mostShown; more > 0 {
 		row("exception", "and %d more", more)
+	}
+	for _, w := range l.Warnings[:min(len(l.Warnings), mostShown)] {
+		row("warning", "%s", w)
 	}
 	if n := len(l.Revoked); n > 0 {
 		row("revoked", "%d %s", n, plural(n, "digest", "digests"))
@@ -113,6 +121,15 @@ func (l *loaded) policySummary(p policyConfig) string {
 	if len(pairs) > 0 {
 		out += "; annotations " + strings.Join(pairs, ", ")
 	}
+	if p.Rego.Name != "" {
+		out += "; unless " + p.Rego.Name + " denies"
+	}
+	if p.MaxAge > 0 {
+		out += "; maxAge " + p.MaxAge.String()
+	}
+	if p.MinAge > 0 {
+		out += "; minAge " + p.MinAge.String()
+	}
 	if p.Enforcement != nil && *p.Enforcement != l.Enforcement {
 		out += "; " + p.Enforcement.String()
 	}
@@ -125,26 +142,40 @@ func effectSummary(p policyConfig) string {
 		return "allow unverified"
 	case p.Deny != "":
 		return "deny: " + displayed(p.Deny)
-	case p.Require != nil:
-		var names []string
-		for _, n := range p.Require.Of {
-			names = append(names, n.Value)
-		}
-		slices.Sort(names)
-		return requireSummary(p.Require.AtLeast, names)
 	}
-	return "nothing"
+	var parts []string
+	if p.Require != nil {
+		parts = append(parts, "require "+p.Require.summary())
+	}
+	for _, a := range p.Attestations {
+		part := "require " + envelope.PredicateName(a.PredicateType) + " by " + a.Require.summary()
+		if a.Rego.Name != "" {
+			part += " that " + a.Rego.Name + " does not deny"
+		}
+		parts = append(parts, part)
+	}
+	return cmp.Or(strings.Join(parts, "; "), "nothing")
+}
+
+// summary is who must have signed.
+func (r *requireConfig) summary() string {
+	var names []string
+	for _, n := range r.Of {
+		names = append(names, n.Value)
+	}
+	slices.Sort(names)
+	return requireSummary(r.AtLeast, names)
 }
 
 func requireSummary(atLeast int, names []string) string {
 	list := strings.Join(names, ", ")
 	switch {
 	case len(names) == 1:
-		return "require " + list
+		return list
 	case atLeast == len(names):
-		return "require all of " + list
+		return "all of " + list
 	}
-	return fmt.Sprintf("require %d of %s", atLeast, list)
+	return fmt.Sprintf("%d of %s", atLeast, list)
 }
 
 // exceptionSummary is what e lets through, or that it does so no more.

@@ -34,12 +34,12 @@ const (
 )
 
 func cosignFlags() []cosignFlag {
-	sign, verify, both := []string{"sign"}, []string{"verify"}, []string{"sign", "verify"}
+	sign, verify := []string{"sign"}, []string{"verify", "verify-attestation"}
+	both := append(sign[:1:1], verify...)
 	flags := []cosignFlag{
 		{name: "registry-referrers-mode", on: sign, harmless: "legacy"},
 		{name: "upload", on: sign, kind: boolFlag, harmless: "true"},
 		{name: "check-claims", on: verify, kind: boolFlag, harmless: "true"},
-		{name: "insecure-ignore-tlog", on: verify, kind: boolFlag, harmless: "true"},
 		{name: "signature-digest-algorithm", on: verify, harmless: "sha256"},
 		{name: "max-workers", on: verify, kind: numberFlag, harmless: "10", accepted: true},
 		{name: "verbose", short: "d", on: both, kind: boolFlag, harmless: "false", accepted: true},
@@ -54,20 +54,20 @@ func cosignFlags() []cosignFlag {
 	add(both, off, "k8s-keychain", "sk")
 	add(sign, off, "use-signing-config", "issue-certificate", "record-creation-timestamp",
 		"insecure-skip-verify", "oidc-disable-ambient-providers")
-	add(verify, off, "local-image", "use-signed-timestamps")
+	add(verify, off, "local-image")
 	add(verify, cosignFlag{kind: boolFlag, harmless: "false", accepted: true},
-		"new-bundle-format", "experimental-oci11", "offline", "private-infrastructure", "insecure-ignore-sct", "allow-certificate-chain")
-	add(both, cosignFlag{}, "attachment", "attachment-tag-prefix", "certificate", "certificate-chain", "output-file",
+		"new-bundle-format", "experimental-oci11", "offline", "private-infrastructure", "insecure-ignore-sct",
+		"use-signed-timestamps", "allow-certificate-chain")
+	add(both, cosignFlag{}, "attachment", "attachment-tag-prefix", "certificate", "output-file",
 		"payload", "registry-client-cert", "registry-client-key", "registry-password", "registry-server-name",
 		"registry-token", "registry-username", "slot")
-	add(sign, cosignFlag{}, "bundle", "fulcio-auth-flow", "oidc-client-id",
+	add(sign, cosignFlag{}, "certificate-chain", "bundle", "fulcio-auth-flow", "oidc-client-id",
 		"oidc-client-secret-file", "oidc-issuer", "oidc-provider", "oidc-redirect-url", "output-certificate",
 		"output-payload", "output-signature", "timestamp-client-cacert", "timestamp-client-cert",
 		"timestamp-client-key", "timestamp-server-name")
-	add(verify, cosignFlag{}, "rekor-url", "trusted-root", "ca-intermediates", "ca-roots", "certificate-github-workflow-name",
+	add(verify, cosignFlag{}, "rekor-url", "certificate-github-workflow-name",
 		"certificate-github-workflow-ref", "certificate-github-workflow-repository", "certificate-github-workflow-sha",
-		"certificate-github-workflow-trigger", "certificate-identity", "certificate-identity-regexp",
-		"certificate-oidc-issuer", "certificate-oidc-issuer-regexp", "sct", "signature", "timestamp-certificate-chain")
+		"certificate-github-workflow-trigger", "sct", "signature", "timestamp-certificate-chain")
 	return append(flags, cosignBlobFlags()...)
 }
 

@@ -23,7 +23,7 @@ import (
 // cosign's, with a key that is missing: that is what a flag that passed meets.
 func TestCosignsFlagsPassOrAreRefusedByName(t *testing.T) {
 	isolate(t)
-	for command, make := range map[string]func() *cobra.Command{"sign": newSignCommand, "verify": newVerifyCommand} {
+	for command, make := range map[string]func() *cobra.Command{"sign": newSignCommand, "verify": newVerifyCommand, "verify-attestation": newVerifyAttestationCommand} {
 		meets := func(t *testing.T, want string, args ...string) {
 			t.Helper()
 			var out output

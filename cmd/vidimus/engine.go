@@ -16,6 +16,7 @@ type engine struct {
 	*proxy.Proxy
 	store *store.Store
 	gate  *policy.Evaluator
+	names []string // of the upstreams
 }
 
 func (e engine) close() {
@@ -29,7 +30,7 @@ func newEngine(from source) (engine, error) {
 	if err != nil {
 		return engine{}, configExit(err)
 	}
-	r, err := l.build(observers{}, nil, nil)
+	r, err := l.build(observers{Everything: true}, nil, nil)
 	if err != nil {
 		return engine{}, err
 	}
@@ -42,7 +43,11 @@ func newEngine(from source) (engine, error) {
 		s.Close()
 		return engine{}, err
 	}
-	return engine{p, s, r.Gate}, nil
+	var names []string
+	for _, u := range l.Config.Upstreams {
+		names = append(names, u.Name)
+	}
+	return engine{p, s, r.Gate, names}, nil
 }
 
 // withUpstreams is a configuration to which the registries are added that its

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // piece is one piece of evidence as verifier.Evidence writes itself, in an
@@ -17,6 +18,9 @@ type piece struct {
 	Reason      string         `json:"reason"`
 	Detail      string         `json:"detail"`
 	KeyID       string         `json:"keyID"`
+	Issuer      string         `json:"issuer"`
+	Subject     string         `json:"subject"`
+	SignedAt    time.Time      `json:"signedAt"`
 	Authorities []string       `json:"authorities"`
 	ClaimedName string         `json:"claimedName"`
 	Annotations map[string]any `json:"annotations"`
@@ -80,6 +84,16 @@ func (p piece) String() string {
 	// the detail of a rejection may have told it already
 	if p.KeyID != "" && !strings.Contains(p.Detail, p.KeyID[:min(len(p.KeyID), 8)]) {
 		fmt.Fprintf(&b, " (key %s)", shortID(p.KeyID))
+	}
+	if p.Subject != "" && !strings.Contains(p.Detail, p.Subject) {
+		fmt.Fprintf(&b, " (%s", p.Subject)
+		if p.Issuer != "" {
+			fmt.Fprintf(&b, ", by %s", p.Issuer)
+		}
+		b.WriteString(")")
+	}
+	if !p.SignedAt.IsZero() {
+		fmt.Fprintf(&b, " at %s", p.SignedAt.UTC().Format(time.RFC3339))
 	}
 	if p.ClaimedName != "" && !strings.Contains(p.Detail, p.ClaimedName) {
 		fmt.Fprintf(&b, ", for %s", p.ClaimedName)

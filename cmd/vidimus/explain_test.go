@@ -24,7 +24,9 @@ func TestEvidenceIsShownUnderWhereItWasFound(t *testing.T) {
 		 "claimedName":"ghcr.io/acme/web","annotations":{"env":"prod","by":"a\u001b[31m"}},
 		{"form":"simple-signing","source":"sha256-aa.cosign","verified":false,"reason":"payload-invalid","detail":"not JSON"},
 		{"form":"simple-signing","source":"sha256-aa.sig","verified":false,"reason":"digest-mismatch","keyID":"` + key + `",
-		 "claimedName":"ghcr.io/acme/old","detail":"key 3f2a51c03f2a signed ghcr.io/acme/old@sha256:bb"}]`))
+		 "claimedName":"ghcr.io/acme/old","detail":"key 3f2a51c03f2a signed ghcr.io/acme/old@sha256:bb"},
+		{"form":"bundle-dsse","source":"referrer sha256:cc","verified":true,"issuer":"https://a.example","subject":"dev@a.example","authorities":["ci"],
+		 "signedAt":"2026-06-15T12:00:00Z"}]`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,6 +36,8 @@ func TestEvidenceIsShownUnderWhereItWasFound(t *testing.T) {
 		"└─ rejected (digest-mismatch): simple-signing; key 3f2a51c03f2a signed ghcr.io/acme/old@sha256:bb",
 		"sha256-aa.cosign",
 		"└─ rejected (payload-invalid): simple-signing; not JSON",
+		"referrer sha256:cc",
+		"└─ verified: bundle-dsse by ci (dev@a.example, by https://a.example) at 2026-06-15T12:00:00Z",
 	}
 	if diff := cmp.Diff(want, evidenceTree(pieces)); diff != "" {
 		t.Error(diff)

@@ -8,15 +8,22 @@ import (
 )
 
 // suspendMissing suspends, without reading anything, the authorities of the
-// running revision whose key files are gone. It never takes a suspension back:
-// for that the keys must have been read.
+// running revision whose files, keys or the trust root that they depend on, are gone.
+// It never takes a suspension back: for that the files must have been read.
 func (r *reloader) suspendMissing(seen watched) {
 	running := r.current.Load()
 	trouble := make(map[string]string)
 	maps.Copy(trouble, running.Suspended)
 	for _, a := range running.Authorities {
+		names := make([]string, 0, len(a.Value.Keys)+1)
 		for _, f := range a.Value.Keys {
-			if why := seen.files[f.Name].trouble; why != "" && trouble[a.Name] == "" {
+			names = append(names, f.Name)
+		}
+		if running.needsRoot(a) {
+			names = append(names, running.root(a.Value).Name)
+		}
+		for _, name := range names {
+			if why := seen.files[name].trouble; why != "" && trouble[a.Name] == "" {
 				trouble[a.Name] = why
 			}
 		}
@@ -24,9 +31,9 @@ func (r *reloader) suspendMissing(seen watched) {
 	r.suspend(trouble)
 }
 
-// keyTrouble returns the authorities of the running revision whose key files do
-// not hold, as reader finds them, the very keys that it runs with, and why. A
-// file with another key tells that the operator has withdrawn the old one; what
+// keyTrouble returns the authorities of the running revision whose files do
+// not hold, as reader finds them, the very keys and trust roots that it runs with, and
+// why. A file with another key tells that the operator has withdrawn the old one; what
 // the new one may do is for a configuration to say that holds.
 func keyTrouble(running *revision, reader *reader) map[string]string {
 	trouble := make(map[string]string)
@@ -40,8 +47,25 @@ func keyTrouble(running *revision, reader *reader) map[string]string {
 				trouble[a.Name] = why
 			}
 		}
+		root := running.root(a.Value)
+		if trouble[a.Name] != "" || root.Name == "" || !running.needsRoot(a) {
+			continue
+		}
+		if why := replaced(reader, root, a.Value.PrivatePKI, running.Policy.Authorities[i].Root); why != "" {
+			trouble[a.Name] = why
+		}
 	}
 	return trouble
+}
+
+// replaced says why the file of a trust root does not hold the one that runs any more,
+// "" when it does.
+func replaced(r *reader, c rootConfig, private bool, running *verifier.Root) string {
+	now, what := readRoot(r, c, private)
+	if what == "" && now.ID() != running.ID() {
+		return c.Name + " holds another trust root, and the configuration does not hold"
+	}
+	return what
 }
 
 // withdrawn says why the file name does not vouch for key any more, "" when it

@@ -56,8 +56,10 @@ func commands() []*cobra.Command {
 		newServeCommand(),
 		newDemoCommand(),
 		newExplainCommand(),
+		newPolicyCommand(),
 		newDecisionsCommand(),
 		newVerifyCommand(),
+		newVerifyAttestationCommand(),
 		newSignCommand(),
 		newTriangulateCommand(),
 		newGenerateKeyPairCommand(),
@@ -77,7 +79,7 @@ func commands() []*cobra.Command {
 func laterCommands() []string {
 	return []string{
 		"attach", "clean", "client-config", "copy", "doctor", "download", "generate",
-		"load", "policy", "resign", "save", "tree", "upload", "verify-attestation",
+		"load", "resign", "save", "tree", "upload",
 	}
 }
 

@@ -28,6 +28,9 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"port":      scriptPort,
 	"get":       scriptGet,
 	"get-until": scriptGetUntil,
+
+	"attest":     scriptAttest,
+	"push-files": scriptPushFiles,
 }
 
 // scriptRegistry starts a registry in memory for the rest of the script, and

@@ -48,6 +48,7 @@ type server struct {
 	config serverConfig
 	logs
 	reloader  *reloader
+	roots     *rootRefresher
 	store     *store.Store
 	decisions *proxy.DecisionLog
 	proxy     *proxy.Proxy
@@ -81,8 +82,9 @@ func newServer(c serverConfig) (_ *server, err error) {
 	if err != nil {
 		return nil, err
 	}
+	s.roots = &rootRefresher{log: s.log, fetch: sigstoreTUF().fetcher(func() *Config { return &s.reloader.Revision().Config })}
 	s.reloader, err = openReloader(reloadConfig{
-		From: c.From, Lookup: c.Lookup, Log: s.log,
+		From: s.roots.wrap(c.From), Lookup: c.Lookup, Log: s.log,
 		Observers: observers{
 			Upstream: func(name string) func(string, int) {
 				return func(status string, remaining int) { metrics.UpstreamAnswered(name, status, remaining) }
@@ -241,6 +243,10 @@ func (s *server) run(ctx context.Context) error {
 	}
 	group.Go(func() error {
 		s.reloader.Run(watching, func(r *revision) error { return s.proxy.Use(r.Proxy) })
+		return nil
+	})
+	group.Go(func() error {
+		s.roots.run(watching, func() bool { return s.reloader.Revision().usesPublicRoot() }, s.reloader.Reload)
 		return nil
 	})
 	group.Go(func() error {

@@ -188,7 +188,7 @@ func TestAttestWritesBothFormats(t *testing.T) {
 		"--predicate":             {"--type", "vuln"},
 		"is a JSON object":        {"--type", "vuln", "--predicate", "list.json"},
 		"predicate type \"x\" is": {"--type", "x", "--predicate", "p.json"},
-		"no attestation's":        {"--type", "https://sigstore.dev/cosign/sign/v1", "--predicate", "p.json"},
+		"not an attestation's":    {"--type", "https://sigstore.dev/cosign/sign/v1", "--predicate", "p.json"},
 		"--statement is not":      {"--statement", "p.json", "--predicate", "p.json"},
 	} {
 		if code, _, err := attest(args...); code == exitHolds || !strings.Contains(err.Error(), want) {

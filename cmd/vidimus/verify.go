@@ -25,7 +25,7 @@ import (
 
 type verifyFlags struct {
 	registryFlags
-	key         string
+	signerFlags
 	annotations []string
 	output      string
 	timeout     time.Duration
@@ -34,21 +34,31 @@ type verifyFlags struct {
 func newVerifyCommand() *cobra.Command {
 	var f verifyFlags
 	cmd := &cobra.Command{
-		Use:   "verify --key KEY IMAGE...",
-		Short: "Check that an image is signed by a key",
-		Long: `Check the signatures of images with one public key, as cosign verify does. The
-payloads that hold are printed as JSON. The name that a signature claims is not
-compared, as it is not by cosign; a policy does that (vidimus explain).
+		Use:   "verify --key KEY IMAGE... | verify --certificate-identity WHO --certificate-oidc-issuer URL IMAGE...",
+		Short: "Check that an image is signed by a key or an identity",
+		Long: `Check the signatures of images with one public key, or by whom a certificate names,
+as cosign verify does. The payloads that hold are printed as JSON. The name that a
+signature claims is not compared, as it is not by cosign; a policy does that
+(vidimus explain).
 
 KEY is a file, env://NAME, or the bare base64 body of a public key. Signatures
-are looked for beside the image, or in COSIGN_REPOSITORY. No transparency log is
-asked: other flags of cosign verify pass where they ask for nothing more, as
---insecure-ignore-tlog and --offline do, and are refused by name where they do.
+are looked for beside the image, or in COSIGN_REPOSITORY.
+
+What proves a certificate is --trusted-root, or the root of Sigstore's public
+instance that is built in. It must be in a log where the root has any, unless
+--insecure-ignore-tlog says that a timestamp suffices. With --ca-roots or
+--certificate-chain it is of a private PKI: the whole chain must be valid now.
+Regular expressions must fit the whole text, which cosign does not ask for.
+
+No log is asked over the network. Other flags of cosign verify pass where they ask
+for nothing more, as --offline does, and are refused by name where they do.
 
 Exit code 0: every image is signed so; 1: one is not, or does not exist;
 2: misuse; 3: could not tell.`,
 		Example: `  vidimus verify --key cosign.pub ghcr.io/acme/web:v1
-  vidimus verify --key env://COSIGN_PUBLIC_KEY -a env=prod ghcr.io/acme/web@sha256:...`,
+  vidimus verify --key env://COSIGN_PUBLIC_KEY -a env=prod ghcr.io/acme/web@sha256:...
+  vidimus verify --certificate-oidc-issuer https://token.actions.githubusercontent.com \
+    --certificate-identity https://github.com/acme/web/.github/workflows/release.yml@refs/tags/v1 ghcr.io/acme/web:v1`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return errors.New("name at least one image")
@@ -58,11 +68,11 @@ Exit code 0: every image is signed so; 1: one is not, or does not exist;
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.key, "key", "", "public key: file, env://NAME, or base64 body")
+	f.signerFlags.register(flags)
 	flags.StringSliceVarP(&f.annotations, "annotations", "a", nil, "key=value that must be signed")
 	flags.StringVarP(&f.output, "output", "o", "json", "json or text")
 	flags.DurationVarP(&f.timeout, "timeout", "t", 3*time.Minute, "give up after this time")
-	f.register(cmd)
+	f.registryFlags.register(cmd)
 	cmd.Flag("allow-insecure-registry").Hidden = true // it is refused
 	registerCosignFlags(cmd)
 	return cmd
@@ -78,9 +88,9 @@ func (f *verifyFlags) run(cmd *cobra.Command, images []string) error {
 	if f.insecure {
 		return misuse(errors.New("--allow-insecure-registry: certificates are always checked; name the registry's authority with --registry-cacert"))
 	}
-	key, err := loadPublicKey(cmd.Context(), f.key)
+	by, err := f.wanted(cmd.Context())
 	if err != nil {
-		return err
+		return flagFault(err)
 	}
 	annotations, err := parseAnnotations(f.annotations)
 	if err != nil {
@@ -93,11 +103,11 @@ func (f *verifyFlags) run(cmd *cobra.Command, images []string) error {
 		if err != nil {
 			return misuse(err)
 		}
-		d, err := f.verify(ctx, reference, key, annotations)
+		d, err := f.verify(ctx, reference, by, annotations)
 		if err != nil {
 			return fmt.Errorf("%s: %w", image, withHint(err, reference))
 		}
-		if err := printVerified(cmd, f.output, image, d, annotations); err != nil {
+		if err := printVerified(cmd, f.output, image, d, annotations, len(by.Keys) == 0); err != nil {
 			return err
 		}
 	}
@@ -105,7 +115,7 @@ func (f *verifyFlags) run(cmd *cobra.Command, images []string) error {
 }
 
 // verify returns the decision that allows what reference names.
-func (f *verifyFlags) verify(ctx context.Context, reference name.Reference, key verifier.Key, annotations map[string]string) (policy.Decision, error) {
+func (f *verifyFlags) verify(ctx context.Context, reference name.Reference, by wantedSigner, annotations map[string]string) (policy.Decision, error) {
 	registry, free, err := f.openDirect(ctx, reference)
 	if err != nil {
 		return policy.Decision{}, err
@@ -115,7 +125,7 @@ func (f *verifyFlags) verify(ctx context.Context, reference name.Reference, key 
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	evaluator, err := keyEvaluator(keyName(f.key), key, annotations)
+	evaluator, err := signerEvaluator(by.Authority, annotations)
 	if err != nil {
 		return policy.Decision{}, err
 	}
@@ -126,8 +136,7 @@ func (f *verifyFlags) verify(ctx context.Context, reference name.Reference, key 
 		return policy.Decision{}, fmt.Errorf("could not tell: %w", err)
 	}
 	if !d.Allowed {
-		return policy.Decision{}, doesNotHold(fmt.Errorf("%s: no signature by %s (key %s) holds: %s",
-			digest, keyName(f.key), shortID(key.ID()), d.Explained))
+		return policy.Decision{}, doesNotHold(fmt.Errorf("%s: no signature by %s holds: %s", digest, by.called, d.Explained))
 	}
 	return d, nil
 }
@@ -172,17 +181,16 @@ func resolveDigest(ctx context.Context, registry direct, reference name.Referenc
 	return sha256Of(content), nil
 }
 
-// keyEvaluator evaluates the policy that one key, which is called so, has signed,
-// under any name.
-func keyEvaluator(called string, key verifier.Key, annotations map[string]string) (*policy.Evaluator, error) {
+// signerEvaluator evaluates the policy that one signer has signed, under any name.
+func signerEvaluator(by verifier.Authority, annotations map[string]string) (*policy.Evaluator, error) {
 	everything, err := policy.ParseMatch([]string{"**"})
 	if err != nil {
 		return nil, err
 	}
 	set, err := policy.New(policy.Config{
-		Authorities: []verifier.Authority{{Name: called, Keys: []verifier.Key{key}}},
+		Authorities: []verifier.Authority{by},
 		Policies: []policy.Policy{{
-			Name: "--key", Match: everything, Require: policy.Require{AtLeast: 1, Of: []string{called}},
+			Name: "--key", Match: everything, Require: policy.Require{AtLeast: 1, Of: []string{by.Name}},
 			SignedAs: policy.Ignore, Annotations: annotations,
 		}},
 	})
@@ -207,9 +215,18 @@ func loadPublicKey(ctx context.Context, key string) (verifier.Key, error) {
 	}
 	public, err := kms.Public(ctx, key)
 	if err != nil {
-		return verifier.Key{}, fmt.Errorf("could not tell: --key: %w", err)
+		return verifier.Key{}, &exitError{exitUnknown, fmt.Errorf("could not tell: --key: %w", err)}
 	}
 	return verifier.NewKey(public)
+}
+
+// flagFault makes err one of the person who typed the command, unless it is known
+// whose it is.
+func flagFault(err error) error {
+	if _, ok := errors.AsType[*exitError](err); ok {
+		return err
+	}
+	return misuse(err)
 }
 
 func readPublicKey(key string) (verifier.Key, error) {
@@ -248,14 +265,18 @@ func readPublicKey(key string) (verifier.Key, error) {
 
 // printVerified prints what cosign verify prints: what was checked for people,
 // the payloads that hold for programs.
-func printVerified(cmd *cobra.Command, output, image string, d policy.Decision, annotations map[string]string) error {
+func printVerified(cmd *cobra.Command, output, image string, d policy.Decision, annotations map[string]string, certified bool) error {
 	heading := cmd.ErrOrStderr()
 	fmt.Fprintf(heading, "\nVerification for %s --\nThe following checks were performed on each of these signatures:\n", image)
 	if len(annotations) > 0 {
 		fmt.Fprintln(heading, "  - The specified annotations were verified.")
 	}
 	fmt.Fprintln(heading, "  - The cosign claims were validated")
-	fmt.Fprintln(heading, "  - The signatures were verified against the specified public key")
+	if certified {
+		fmt.Fprintln(heading, "  - The certificates and the times of the signatures were verified against the trust root")
+	} else {
+		fmt.Fprintln(heading, "  - The signatures were verified against the specified public key")
+	}
 	var payloads []json.RawMessage
 	for _, e := range d.Evidence {
 		if !e.Verified() || !e.IsSignature() {

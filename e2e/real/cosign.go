@@ -76,6 +76,17 @@ func (c *Cosign) Attest(tb testing.TB, key, image, predicateType, predicate stri
 		"--type", predicateType, "--predicate", predicate, image)
 }
 
+// AttestTag makes an attestation as older versions did by default: at the tag, into an
+// envelope of its own.
+func (c *Cosign) AttestTag(tb testing.TB, key, image, predicateType, predicate string) Result {
+	tb.Helper()
+	all := []string{"attest", "--key", key, "--tlog-upload=false", "--yes", "--type", predicateType, "--predicate", predicate}
+	if c.major > 2 {
+		all = append(all, "--new-bundle-format=false", "--use-signing-config=false")
+	}
+	return c.Run(tb, "", append(all, image)...)
+}
+
 // Verify verifies with a public key and without a log. Version 2 wants a trust root as
 // soon as there is a bundle, and would fetch the public one.
 func (c *Cosign) Verify(tb testing.TB, key, image string, args ...string) Result {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.etcd.io/bbolt"
 )
 
 // fill gives a store's index 200 deliveries with parents and tags.
@@ -108,6 +111,104 @@ func TestADamagedIndexStopsNothingAndInventsNothing(t *testing.T) {
 			s = mustOpen(t, Config{Directory: dir})
 			mustKnowNothingElse(t, s)
 		})
+	}
+}
+
+// Which page lies where is not the same each time, so that each is changed.
+func TestAPageOfTheIndexThatClaimsWhatCannotBeIsSeenBeforeItIsBelieved(t *testing.T) {
+	origin := t.TempDir()
+	s := mustOpen(t, Config{Directory: origin})
+	fill(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(filepath.Join(origin, indexFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	aside := 0
+	for at := 2 * os.Getpagesize(); at < len(whole); at += os.Getpagesize() {
+		for _, claim := range []struct{ at, value int }{
+			{at + 12, 1 << 22},                                                      // its length
+			{at, 1 << 22},                                                           // its number
+			{at + 16 + 4, 1 << 30}, {at + 16 + 8, 1 << 30}, {at + 16 + 12, 1 << 30}, // a key's or a value's length, or position
+			{at + 16 + 8, at / os.Getpagesize()}, {at + 16 + 8, 2 * os.Getpagesize()}, // what it refers to
+		} {
+			dir := t.TempDir()
+			damaged := bytes.Clone(whole)
+			binary.NativeEndian.PutUint32(damaged[claim.at:], uint32(claim.value))
+			if err := os.WriteFile(filepath.Join(dir, indexFile), damaged, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s := mustOpen(t, Config{Directory: dir})
+			mustKnowNothingElse(t, s)
+			if err := s.index.hints.(*hintFile).flush(); err != nil {
+				t.Error(err)
+			}
+			if _, err := os.Stat(filepath.Join(dir, asideFile)); err == nil {
+				aside++
+			} else if info, err := os.Stat(filepath.Join(dir, indexFile)); err != nil || info.Size() > 1<<20 {
+				t.Errorf("page at %d: the index is %v, %v", at, info, err)
+			}
+			mustKnowNothingElse(t, s)
+		}
+	}
+	if aside < 100 {
+		t.Errorf("%d were put aside", aside) // all but those of pages that are free
+	}
+}
+
+func TestAPageOfTheIndexThatRefersToOneThatIsFreeIsSeen(t *testing.T) {
+	dir := t.TempDir()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	d, err := openDatabase(root, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	changes := make(map[hint][]byte)
+	for i := range 2000 {
+		changes[hint{tableTags, numbered(i).Hex}] = []byte{0}
+	}
+	for range 2 { // so that there are pages that were in use
+		if _, err := d.write(changes); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var branch, free int
+	if err := d.db.View(func(tx *bbolt.Tx) error {
+		for n := 2; ; n++ {
+			page, err := tx.Page(n)
+			switch {
+			case page == nil:
+				return err
+			case page.Type == "branch":
+				branch = n
+			case page.Type == "free":
+				free = n
+			}
+			n += page.OverflowCount
+		}
+	}); err != nil || branch == 0 || free == 0 {
+		t.Fatalf("pages %d and %d, %v", branch, free, err)
+	}
+	if err := d.close(); err != nil {
+		t.Fatal(err)
+	}
+	at := filepath.Join(dir, indexFile)
+	data, err := os.ReadFile(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary.NativeEndian.PutUint64(data[branch*os.Getpagesize()+indexHeader+8:], uint64(free))
+	if err := os.WriteFile(at, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := tryDatabase(root); !errors.Is(err, errDamaged) {
+		t.Errorf("opened: %v, %v", d, err)
 	}
 }
 

@@ -21,6 +21,10 @@ type Bundle struct {
 	// not by a key that is known from elsewhere.
 	Certificate bool
 
+	// Proofs is how many log entries and timestamps there are. What they prove is not
+	// looked at here.
+	Proofs int
+
 	// Signed is what Signature is over: the pre-authentication encoding of Statement.
 	// Both are nil in a bundle over a message, which is signed as it is and stands
 	// elsewhere.
@@ -37,8 +41,8 @@ type Bundle struct {
 // decided upon: no names but those of its format in the bundle, in what it says of
 // the signer, and in what is signed; exactly one signature; at most MaxProofs log
 // entries and timestamps. Of these only the form is looked at, and what they say left
-// alone: without a trust root they prove nothing. mediaType is that of the blob, which the bundle must name
-// as its own. Statement is not parsed: see ParseStatement.
+// alone: without a trust root they prove nothing. mediaType is that of the blob, which
+// the bundle must name as its own. Statement is not parsed: see ParseStatement.
 //
 // Sources: sigstore protobuf-specs sigstore_bundle.proto, cosign
 // specs/BUNDLE_SPEC.md, github.com/secure-systems-lab/dsse protocol.md.
@@ -55,7 +59,7 @@ func parseBundle(mediaType string, data []byte) (b Bundle, err error) {
 	if err != nil {
 		return Bundle{}, err
 	}
-	if b.Certificate, err = parseMaterial(mediaType, members["verificationMaterial"]); err != nil {
+	if b.Certificate, b.Proofs, err = parseMaterial(mediaType, members["verificationMaterial"]); err != nil {
 		return Bundle{}, err
 	}
 	if content == messageSignature {
@@ -100,39 +104,40 @@ func bundleMembers(mediaType string, data []byte) (members map[string]json.RawMe
 }
 
 // parseMaterial reads what a bundle brings along to verify it with.
-func parseMaterial(mediaType string, data json.RawMessage) (certificate bool, err error) {
+func parseMaterial(mediaType string, data json.RawMessage) (certificate bool, proofs int, err error) {
 	const what = "verificationMaterial"
 	members, err := object(what, data)
 	if err != nil {
-		return false, err
+		return false, 0, err
 	}
 	entries, err := list("tlogEntries", orEmpty(members["tlogEntries"], "[]"), MaxProofs)
 	if err != nil {
-		return false, err
+		return false, 0, err
 	}
 	if err := checkEntries(entries, mediaType == mediaTypeBundle01); err != nil {
-		return false, err
+		return false, 0, err
 	}
 	stamped, err := object("timestampVerificationData", orEmpty(members["timestampVerificationData"], "{}"))
 	if err != nil {
-		return false, err
+		return false, 0, err
 	}
 	if err := exactly("timestampVerificationData", stamped, nil, "rfc3161Timestamps"); err != nil {
-		return false, err
+		return false, 0, err
 	}
-	if _, err := list("rfc3161Timestamps", orEmpty(stamped["rfc3161Timestamps"], "[]"), MaxProofs); err != nil {
-		return false, err
+	stamps, err := list("rfc3161Timestamps", orEmpty(stamped["rfc3161Timestamps"], "[]"), MaxProofs)
+	if err != nil {
+		return false, 0, err
 	}
 	signers := []string{"publicKey", "certificate", "x509CertificateChain"}
 	for _, signer := range signers {
 		if _, ok := members[signer]; ok {
 			if _, err := object(signer, members[signer]); err != nil {
-				return false, err
+				return false, 0, err
 			}
-			return signer != "publicKey", exactly(what, members, []string{signer}, "tlogEntries", "timestampVerificationData")
+			return signer != "publicKey", len(entries) + len(stamps), exactly(what, members, []string{signer}, "tlogEntries", "timestampVerificationData")
 		}
 	}
-	return false, fmt.Errorf("%s has none of %s", what, strings.Join(signers, ", "))
+	return false, 0, fmt.Errorf("%s has none of %s", what, strings.Join(signers, ", "))
 }
 
 // checkEntries wants log entries in the form without which a verifier that asks for

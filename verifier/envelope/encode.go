@@ -7,6 +7,10 @@ import (
 	"unicode/utf8"
 )
 
+// PredicateCustom is the predicate type of an attestation whose predicate is text of
+// any kind. Source: cosign specs/COSIGN_PREDICATE_SPEC.md.
+const PredicateCustom = "https://cosign.sigstore.dev/attestation/v1"
+
 // NewSubject returns the subject of a statement: a digest ("sha256:" and hexadecimal),
 // the name that is claimed for it, and annotations. In a signature of cosign's the name
 // is one of the annotations (see StatementSubject.Claims); in an attestation it is the
@@ -90,25 +94,6 @@ func EncodeStatement(s Statement, predicate json.RawMessage) ([]byte, error) {
 // SignedStatement returns what a signature of a statement is over: DSSE's
 // pre-authentication encoding. Source: github.com/secure-systems-lab/dsse protocol.md.
 func SignedStatement(statement []byte) []byte { return pae(payloadTypeInToto, statement) }
-
-// EncodeEnvelope returns the DSSE envelope of a statement with one signature, as the
-// layer of an .att image holds it.
-func EncodeEnvelope(statement, signature []byte) ([]byte, error) {
-	if len(signature) == 0 {
-		return nil, errors.New("envelope: no signature")
-	}
-	data, err := json.Marshal(ordered{
-		{"payloadType", payloadTypeInToto}, {"payload", statement},
-		{"signatures", []ordered{{{"keyid", ""}, {"sig", signature}}}},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("envelope: %w", err)
-	}
-	if _, err := envelopeSubjects(data); err != nil {
-		return nil, err
-	}
-	return data, nil
-}
 
 // Sealed is all that a bundle is made of. Either Certificate or KeyHint says who
 // signed, and either Statement or Digest what.

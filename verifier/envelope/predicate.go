@@ -2,46 +2,60 @@ package envelope
 
 import (
 	"fmt"
-	"maps"
 	"net/url"
 	"slices"
 	"strings"
 )
 
-// PredicateCustom is the predicate type of an attestation whose predicate is text of
-// any kind. Source: cosign specs/COSIGN_PREDICATE_SPEC.md.
-const PredicateCustom = "https://cosign.sigstore.dev/attestation/v1"
-
-// predicateAliases returns the short names that cosign gives predicate types. Source:
-// cosign cmd/cosign/cli/options/predicate.go.
-func predicateAliases() map[string]string {
-	const slsa02 = "https://slsa.dev/provenance/v0.2"
-	const spdx = "https://spdx.dev/Document"
-	return map[string]string{
-		"custom":           PredicateCustom,
-		"cyclonedx":        "https://cyclonedx.org/bom",
-		"link":             "https://in-toto.io/Link/v1",
-		"openvex":          "https://openvex.dev/ns",
-		"slsaprovenance":   slsa02,
-		"slsaprovenance02": slsa02,
-		"slsaprovenance1":  "https://slsa.dev/provenance/v1",
-		"spdx":             spdx,
-		"spdxjson":         spdx,
-		"vuln":             "https://cosign.sigstore.dev/attestation/vuln/v1",
-	}
+// predicateAliases are cosign's short names of predicate types, in the order in which
+// people are told of them. Source: cosign cmd/cosign/cli/options/predicate.go.
+var predicateAliases = []struct{ alias, uri string }{
+	{"slsaprovenance", "https://slsa.dev/provenance/v0.2"},
+	{"slsaprovenance02", "https://slsa.dev/provenance/v0.2"},
+	{"slsaprovenance1", "https://slsa.dev/provenance/v1"},
+	{"link", "https://in-toto.io/Link/v1"},
+	{"spdx", "https://spdx.dev/Document"},
+	{"spdxjson", "https://spdx.dev/Document"},
+	{"cyclonedx", "https://cyclonedx.org/bom"},
+	{"vuln", "https://cosign.sigstore.dev/attestation/vuln/v1"},
+	{"openvex", "https://openvex.dev/ns"},
+	{"custom", "https://cosign.sigstore.dev/attestation/v1"},
 }
 
-// PredicateType returns the predicate type that alias means: one of cosign's short
-// names, or a predicate type itself, which is a URI with a scheme.
-func PredicateType(alias string) (string, error) {
-	aliases := predicateAliases()
-	if predicateType, ok := aliases[alias]; ok {
-		return predicateType, nil
+// PredicateAliases returns the short names that PredicateType knows.
+func PredicateAliases() []string {
+	var names []string
+	for _, known := range predicateAliases {
+		names = append(names, known.alias)
 	}
-	parsed, err := url.Parse(alias)
-	if err != nil || parsed.Scheme == "" || parsed.Opaque == "" && parsed.Host == "" {
-		return "", fmt.Errorf("predicate type %s is none of %s, and no URI", quote(alias),
-			strings.Join(slices.Sorted(maps.Keys(aliases)), ", "))
+	return names
+}
+
+// PredicateType returns the predicate type that a person means by name: an alias of
+// cosign's, or the URI itself. The type of a signature of an image is refused, for no
+// attestation has it.
+func PredicateType(name string) (string, error) {
+	for _, known := range predicateAliases {
+		if known.alias == name {
+			return known.uri, nil
+		}
 	}
-	return alias, nil
+	parsed, err := url.Parse(name)
+	switch {
+	case err != nil || parsed.Scheme == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
+		return "", fmt.Errorf("predicate type %s is neither a URI nor one of %s", quote(name), strings.Join(PredicateAliases(), ", "))
+	case name == PredicateCosignSign:
+		return "", fmt.Errorf("predicate type %s is a signature's, not an attestation's", name)
+	}
+	return name, nil
+}
+
+// PredicateName returns what people call a predicate type: the alias, and the URI
+// behind it; or the URI alone.
+func PredicateName(uri string) string {
+	i := slices.IndexFunc(predicateAliases, func(known struct{ alias, uri string }) bool { return known.uri == uri })
+	if i < 0 {
+		return uri
+	}
+	return predicateAliases[i].alias + " (" + uri + ")"
 }

@@ -121,6 +121,7 @@ func decodeBase64(encoded string) ([]byte, error) {
 type Statement struct {
 	PredicateType string // of a signature of cosign's: PredicateCosignSign
 	Subjects      []StatementSubject
+	Predicate     json.RawMessage // as it stands in the statement; nil when there is none
 }
 
 // StatementSubject is one thing that a statement is about, named by a sha256
@@ -184,6 +185,7 @@ func ParseStatement(data []byte) (Statement, error) {
 // parsePredicate reads the type of the predicate. Attestations of old have been
 // seen without one, and say what they are about all the same.
 func (s *Statement) parsePredicate(members map[string]json.RawMessage) error {
+	s.Predicate = members["predicate"]
 	raw, ok := members["predicateType"]
 	if !ok {
 		return nil

@@ -1,0 +1,208 @@
+package verifier
+
+import (
+	"crypto"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+
+	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
+	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
+	protorekor "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
+	"github.com/sigstore/sigstore-go/pkg/bundle"
+
+	"vidimus/verifier/envelope"
+)
+
+// Annotations of a signature's layer that may prove it (cosign,
+// pkg/oci/static/signature.go). The signature counts by its key without them, and
+// nothing in them is ever taken for a key: they name the signer of a signature that has
+// a certificate, and tell when it was made.
+const (
+	certificateAnnotation = "dev.sigstore.cosign/certificate"
+	chainAnnotation       = "dev.sigstore.cosign/chain"
+	entryAnnotation       = "dev.sigstore.cosign/bundle"
+	timestampAnnotation   = "dev.sigstore.cosign/rfc3161timestamp"
+)
+
+// maxAttached is how many bytes of these annotations one signature may have.
+const maxAttached = 128 << 10
+
+// attached is what those annotations of one signature say, unread.
+type attached struct {
+	certificate, chain, entry, timestamp string
+	tooLarge                             bool
+}
+
+func (a attached) proves() bool { return a.entry != "" || a.timestamp != "" }
+
+// readAttached reads the annotations of a layer. One that is no string is as if it were
+// not there.
+func readAttached(annotations map[string]json.RawMessage) attached {
+	var a attached
+	size := 0
+	for name, into := range map[string]*string{
+		certificateAnnotation: &a.certificate, chainAnnotation: &a.chain,
+		entryAnnotation: &a.entry, timestampAnnotation: &a.timestamp,
+	} {
+		raw := annotations[name]
+		if size += len(raw); size > maxAttached {
+			return attached{tooLarge: true}
+		}
+		if json.Unmarshal(raw, into) != nil {
+			*into = ""
+		}
+	}
+	return a
+}
+
+// proven makes a bundle v0.1 of a signature over payload and what is attached to it.
+func (a attached) proven(payload, signature []byte) (*proven, error) {
+	if a.tooLarge {
+		return nil, fmt.Errorf("its annotations have more than %d bytes", maxAttached)
+	}
+	material := &protobundle.VerificationMaterial{
+		Content: &protobundle.VerificationMaterial_PublicKey{PublicKey: &protocommon.PublicKeyIdentifier{}},
+	}
+	if a.certificate != "" {
+		chain, err := a.certificates()
+		if err != nil {
+			return nil, err
+		}
+		material.Content = &protobundle.VerificationMaterial_X509CertificateChain{X509CertificateChain: chain}
+	}
+	digest := &protocommon.HashOutput{Algorithm: protocommon.HashAlgorithm_SHA2_256}
+	sum := sha256.Sum256(payload)
+	digest.Digest = sum[:]
+	if a.entry != "" {
+		entry, algorithm, err := a.logEntry()
+		if err != nil {
+			return nil, fmt.Errorf("annotation %s: %w", entryAnnotation, err)
+		}
+		material.TlogEntries = []*protorekor.TransparencyLogEntry{entry}
+		// the entry is about the payload's digest by the algorithm of the signature
+		switch algorithm {
+		case "sha384":
+			digest.Algorithm, digest.Digest = protocommon.HashAlgorithm_SHA2_384, newMessage(payload).sum(crypto.SHA384)
+		case "sha512":
+			digest.Algorithm, digest.Digest = protocommon.HashAlgorithm_SHA2_512, newMessage(payload).sum(crypto.SHA512)
+		}
+	}
+	if a.timestamp != "" {
+		stamp, err := a.stamp()
+		if err != nil {
+			return nil, fmt.Errorf("annotation %s: %w", timestampAnnotation, err)
+		}
+		material.TimestampVerificationData = &protobundle.TimestampVerificationData{
+			Rfc3161Timestamps: []*protocommon.RFC3161SignedTimestamp{{SignedTimestamp: stamp}},
+		}
+	}
+	p := &proven{signed: payload, message: true, signature: signature}
+	err := guarded(func() (err error) {
+		p.entity, err = bundle.NewBundle(&protobundle.Bundle{
+			MediaType:            "application/vnd.dev.sigstore.bundle+json;version=0.1",
+			VerificationMaterial: material,
+			Content: &protobundle.Bundle_MessageSignature{
+				MessageSignature: &protocommon.MessageSignature{MessageDigest: digest, Signature: signature},
+			},
+		})
+		return err
+	})
+	if err != nil {
+		return nil, errors.New("its annotations: " + plain(err))
+	}
+	return p, nil
+}
+
+// certificates reads the signer's certificate and the chain beside it.
+func (a attached) certificates() (*protocommon.X509CertificateChain, error) {
+	leaf, err := pemCertificates(certificateAnnotation, a.certificate)
+	if err != nil {
+		return nil, err
+	}
+	if len(leaf) != 1 {
+		return nil, fmt.Errorf("annotation %s has %d certificates, where one is wanted", certificateAnnotation, len(leaf))
+	}
+	others, err := pemCertificates(chainAnnotation, a.chain)
+	if err != nil {
+		return nil, err
+	}
+	return &protocommon.X509CertificateChain{Certificates: append(leaf, others...)}, nil
+}
+
+func pemCertificates(name, text string) ([]*protocommon.X509Certificate, error) {
+	var found []*protocommon.X509Certificate
+	for rest := []byte(strings.TrimSpace(text)); len(rest) > 0; rest = []byte(strings.TrimSpace(string(rest))) {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil || block.Type != "CERTIFICATE" || len(block.Headers) > 0 {
+			return nil, fmt.Errorf("annotation %s is not PEM certificates alone", name)
+		}
+		if found = append(found, &protocommon.X509Certificate{RawBytes: block.Bytes}); len(found) > maxChain {
+			return nil, fmt.Errorf("annotation %s has more than %d certificates", name, maxChain)
+		}
+	}
+	return found, nil
+}
+
+// logEntry reads cosign's form of a log entry with a promise (SET), and returns besides
+// the algorithm of the digest that it says it is about.
+func (a attached) logEntry() (entry *protorekor.TransparencyLogEntry, algorithm string, err error) {
+	var said struct {
+		SignedEntryTimestamp []byte
+		Payload              struct {
+			Body                     []byte
+			IntegratedTime, LogIndex int64
+			LogID                    string
+		}
+	}
+	var body struct {
+		APIVersion, Kind string
+		Spec             struct {
+			Data struct{ Hash struct{ Algorithm string } }
+		}
+	}
+	if err := envelope.CheckJSON([]byte(a.entry), envelope.MaxDepth); err != nil {
+		return nil, "", err
+	}
+	if err := json.Unmarshal([]byte(a.entry), &said); err != nil {
+		return nil, "", errors.New("not a log entry as cosign writes it")
+	}
+	if err := envelope.CheckJSON(said.Payload.Body, envelope.MaxDepth); err != nil {
+		return nil, "", fmt.Errorf("body: %w", err)
+	}
+	if err := json.Unmarshal(said.Payload.Body, &body); err != nil {
+		return nil, "", errors.New("body: not the body of a log entry")
+	}
+	id, err := hex.DecodeString(said.Payload.LogID)
+	if err != nil || len(id) == 0 || len(said.SignedEntryTimestamp) == 0 {
+		return nil, "", errors.New("it has no log ID or no promise")
+	}
+	return &protorekor.TransparencyLogEntry{
+		LogIndex: said.Payload.LogIndex, LogId: &protocommon.LogId{KeyId: id},
+		KindVersion:       &protorekor.KindVersion{Kind: body.Kind, Version: body.APIVersion},
+		IntegratedTime:    said.Payload.IntegratedTime,
+		InclusionPromise:  &protorekor.InclusionPromise{SignedEntryTimestamp: said.SignedEntryTimestamp},
+		CanonicalizedBody: said.Payload.Body,
+	}, body.Spec.Data.Hash.Algorithm, nil
+}
+
+// stamp reads cosign's form of a timestamp.
+func (a attached) stamp() ([]byte, error) {
+	var said struct{ SignedRFC3161Timestamp string }
+	if err := envelope.CheckJSON([]byte(a.timestamp), envelope.MaxDepth); err != nil {
+		return nil, err
+	}
+	if json.Unmarshal([]byte(a.timestamp), &said) != nil || said.SignedRFC3161Timestamp == "" {
+		return nil, errors.New("not a timestamp as cosign writes it")
+	}
+	stamp, err := base64.StdEncoding.DecodeString(said.SignedRFC3161Timestamp)
+	if err != nil {
+		return nil, errors.New("not base64")
+	}
+	return stamp, nil
+}

@@ -1,0 +1,132 @@
+package verifier
+
+import (
+	"crypto"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sigstore/sigstore-go/pkg/root"
+	"github.com/sigstore/sigstore-go/pkg/verify"
+	"github.com/sigstore/sigstore/pkg/signature"
+)
+
+// maxSkew is how far ahead of our clock a log's or a timestamp authority's may be. In
+// the other direction nothing is granted: what has expired has expired.
+const maxSkew = time.Minute
+
+// Window is when a key counts: from From on until Until begins. A zero end is none.
+type Window struct {
+	From, Until time.Time
+}
+
+// Contains reports whether at is in the window.
+func (w Window) Contains(at time.Time) bool {
+	return !at.Before(w.From) && (w.Until.IsZero() || at.Before(w.Until))
+}
+
+// earliest returns the earliest of proven times: that it existed is proven from then
+// on. One that is yet to come says that a clock is wrong, ours or theirs, and nothing is
+// proven.
+func earliest(times []time.Time, now time.Time) (time.Time, error) {
+	if len(times) == 0 {
+		return time.Time{}, errors.New("no time is proven")
+	}
+	first := times[0]
+	for _, t := range times {
+		if t.After(now.Add(maxSkew)) {
+			return time.Time{}, fmt.Errorf("its proven time is yet to come: %s", t.UTC().Format(time.RFC3339))
+		}
+		if t.Before(first) {
+			first = t
+		}
+	}
+	return first, nil
+}
+
+// times returns the earliest time that log entries and timestamps prove. It is for
+// signatures that count without one: an entry or timestamp that does not hold proves
+// nothing, and takes nothing away.
+func (r *Root) times(p *proven, material root.TrustedMaterial, now time.Time) (time.Time, error) {
+	var times []time.Time
+	var problem error
+	err := guarded(func() error {
+		if !r.HasLogs() || len(p.entity.GetVerificationMaterial().GetTlogEntries()) == 0 {
+			return nil
+		}
+		logged, err := verify.VerifyTlogEntry(p.entity, material, 1, true)
+		for _, t := range logged {
+			times = append(times, t.Time)
+		}
+		return err
+	})
+	if err != nil {
+		problem, times = err, nil
+	}
+	err = guarded(func() error {
+		if len(r.material.TimestampingAuthorities()) == 0 {
+			return nil
+		}
+		stamped, faults, err := verify.VerifySignedTimestamp(p.entity, material)
+		for _, t := range stamped {
+			times = append(times, t.Time)
+		}
+		return errors.Join(append(faults, err)...)
+	})
+	if problem == nil {
+		problem = err
+	}
+	if len(times) == 0 && problem != nil {
+		return time.Time{}, problem
+	}
+	return earliest(times, now)
+}
+
+// timed adds to e, which a key has signed, when that was, as far as the trust roots of
+// the key's authorities prove it. Where they differ in that, nothing is proven.
+func (v *verification) timed(e Evidence, holder trusted, get func() (*proven, error)) Evidence {
+	e.untimed = "no trust root is configured"
+	var p *proven
+	var err error
+	for i, r := range holder.roots {
+		if r == nil || !r.HasTimes() {
+			e.signedAt = time.Time{}
+			return e
+		}
+		if i > 0 && r == holder.roots[0] {
+			continue
+		}
+		if p == nil {
+			if p, err = get(); err != nil {
+				e.untimed = plain(err)
+				return e
+			}
+		}
+		at, err := r.times(p, keyMaterial{r.material, holder.key}, v.now)
+		switch {
+		case err != nil:
+			e.signedAt, e.untimed = time.Time{}, plain(err)
+			return e
+		case i > 0 && !at.Equal(e.signedAt):
+			e.signedAt, e.untimed = time.Time{}, "the trust roots of its authorities differ about it"
+			return e
+		}
+		e.signedAt, e.untimed = at, ""
+	}
+	return e
+}
+
+// keyMaterial is a trust root to which one key was added, whatever it is called.
+type keyMaterial struct {
+	root.TrustedMaterial
+	key Key
+}
+
+// PublicKeyVerifier implements root.TrustedMaterial.
+func (m keyMaterial) PublicKeyVerifier(string) (root.TimeConstrainedVerifier, error) {
+	verifier, err := signature.LoadVerifier(m.key.public, crypto.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	return root.NewExpiringKey(verifier, time.Time{}, time.Time{}), nil
+}
