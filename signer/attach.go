@@ -3,15 +3,13 @@ package signer
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
-	"vidimus/verifier/envelope"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 const (
@@ -22,26 +20,48 @@ const (
 	// given to settle, when that is longer.
 	settleWindows = 4
 
-	// maxAttempts bounds how often one signature is merged.
+	// maxAttempts bounds how often one addition is merged.
 	maxAttempts = 100
 
 	// maxFailures bounds how many writes in a row may fail.
 	maxFailures = 3
 
-	// The bounds of the random pause after a signature was overwritten: it
+	// The bounds of the random pause after an addition was overwritten: it
 	// doubles from the one to the other.
 	minPause = 20 * time.Millisecond
 	maxPause = 2 * time.Second
 )
 
-// job is one signature on its way into the registry. It is used by one
+// document is what a tag names, and several writers add to.
+type document interface {
+	// encode returns the manifest, and the config that goes with it, nil when
+	// there is none to be written. Both depend on what was read and added
+	// alone, so that two writers that merge the same write the same bytes.
+	encode() (manifest, config []byte, err error)
+	mediaType() types.MediaType
+	size() int // of the list that is added to
+}
+
+// addition is what a job adds to a document.
+type addition interface {
+	// read parses what the tag names; nil stands for nothing.
+	read(raw []byte) (document, error)
+	// in reports whether a document has it.
+	in(document) bool
+	// prepare does what is needed before it can be added: it signs, and stores
+	// the blobs that are referenced. It is called once, and only when it is
+	// not there already.
+	prepare(context.Context) error
+	to(document) (document, error)
+}
+
+// job is one addition on its way to what a tag names. It is used by one
 // goroutine at a time.
 type job struct {
-	result  Result
-	payload []byte
-	layer   v1.Descriptor // with the signature as an annotation
+	addition
+	result Result
 
-	uploaded bool
+	prepared bool
 	written  bool          // since it was last found to have stayed
 	attempts int           // merges so far
 	lost     int           // times that it was overwritten
@@ -49,20 +69,13 @@ type job struct {
 	window   time.Duration // the longest between a last read and the end of its write
 }
 
-func newJob(request Request, payload, signature []byte) *job {
-	layer := describe(envelope.MediaTypeSimpleSigning, payload)
-	layer.Annotations = map[string]string{
-		signatureAnnotation: base64.StdEncoding.EncodeToString(signature),
-	}
-	return &job{
-		result:  Result{Request: request, Tag: Tag(request.Subject), Kept: true},
-		payload: payload,
-		layer:   layer,
-	}
+func newJob(result Result, add addition) *job {
+	result.Kept = true
+	return &job{addition: add, result: result}
 }
 
-// attachAll attaches every job's signature and looks whether it stays, until
-// all have stayed.
+// attachAll makes every job's addition and looks whether it stays, until all
+// have stayed.
 func (s *Signer) attachAll(ctx context.Context, jobs []*job) error {
 	pending := jobs
 	for len(pending) > 0 {
@@ -105,25 +118,29 @@ func settleTime(jobs []*job, floor time.Duration) time.Duration {
 	return settle + rand.N(settle/4)
 }
 
-// attach merges the job's signature into the image under its tag until it is
-// in what the registry serves.
+// attach merges the job's addition into what its tag names until it is in what
+// the registry serves.
 func (s *Signer) attach(ctx context.Context, j *job) error {
-	if s.locker != nil {
-		unlock, err := s.locker.Lock(ctx, j.result.Repository+"/"+j.result.Tag)
-		if err != nil {
-			return err
-		}
-		defer unlock()
-	}
-	img, raw, err := s.read(ctx, j.result.Repository, j.result.Tag)
+	unlock, err := s.lock(ctx, j.result.Repository, j.result.Tag)
 	if err != nil {
 		return err
 	}
-	for ; !s.has(j, img); j.attempts++ {
+	defer unlock()
+	doc, raw, err := s.read(ctx, j)
+	if err != nil {
+		return err
+	}
+	for ; !j.has(doc); j.attempts++ {
 		if j.attempts == maxAttempts {
 			return fmt.Errorf("other writers kept overwriting it: gave up after %d attempts", maxAttempts)
 		}
-		img, raw, err = s.merge(ctx, j, img, raw)
+		if !j.prepared {
+			if err := j.prepare(ctx); err != nil {
+				return err
+			}
+			j.prepared = true
+		}
+		doc, raw, err = s.merge(ctx, j, doc, raw)
 		if err != nil {
 			return err
 		}
@@ -131,48 +148,73 @@ func (s *Signer) attach(ctx context.Context, j *job) error {
 	return nil
 }
 
-// settled reads once more whether the job's signature is still there. When it
+// lock makes writers of one tag on this host take turns.
+func (s *Signer) lock(ctx context.Context, repository, tag string) (unlock func(), err error) {
+	if s.locker == nil {
+		return func() {}, nil
+	}
+	return s.locker.Lock(ctx, repository+"/"+tag)
+}
+
+// settled reads once more whether the job's addition is still there. When it
 // is not, the job stays among those to be attached.
 func (s *Signer) settled(ctx context.Context, j *job) error {
-	img, _, err := s.read(ctx, j.result.Repository, j.result.Tag)
+	doc, _, err := s.read(ctx, j)
 	if err != nil {
 		return fmt.Errorf("written, but not seen to have stayed: %w", err)
 	}
-	if s.has(j, img) {
+	if j.has(doc) {
 		j.written = false
 	}
 	return nil
 }
 
-func (s *Signer) has(j *job, img signatureImage) bool {
-	if !img.holds(s.key.Public(), j.payload, j.layer.Digest) {
+func (j *job) has(doc document) bool {
+	if !j.in(doc) {
 		return false
 	}
-	j.result.Signatures = len(img.layers)
+	j.result.Signatures = doc.size()
 	return true
 }
 
-// merge adds the job's signature to img, which was read as raw, and writes it,
+// read returns what the job's tag names, or what to start from when there is
+// nothing. raw is what was read; nil for nothing.
+func (s *Signer) read(ctx context.Context, j *job) (doc document, raw []byte, err error) {
+	raw, err = s.registry.Manifest(ctx, j.result.Repository, j.result.Tag)
+	if errors.Is(err, fs.ErrNotExist) {
+		raw = nil
+	} else if err != nil {
+		return nil, nil, fmt.Errorf("read %s: %w", j.result.Tag, err)
+	}
+	if doc, err = j.addition.read(raw); err != nil {
+		return nil, nil, fmt.Errorf("what is under %s is not %w", j.result.Tag, err)
+	}
+	return doc, raw, nil
+}
+
+// merge adds the job's addition to doc, which was read as raw, and writes it,
 // unless somebody else wrote meanwhile. It returns what the tag names then.
-func (s *Signer) merge(ctx context.Context, j *job, img signatureImage, raw []byte) (signatureImage, []byte, error) {
-	merged, err := img.with(j.layer)
+func (s *Signer) merge(ctx context.Context, j *job, doc document, raw []byte) (document, []byte, error) {
+	merged, err := j.to(doc)
 	if err != nil {
-		return img, raw, err
+		return doc, raw, err
 	}
 	manifest, config, err := merged.encode()
 	if err != nil {
-		return img, raw, err
+		return doc, raw, err
 	}
-	if err := s.upload(ctx, j, config); err != nil {
-		return img, raw, err
+	if config != nil {
+		if err := s.registry.PutBlob(ctx, j.result.Repository, digestOf(config), config); err != nil {
+			return doc, raw, fmt.Errorf("upload the config: %w", err)
+		}
 	}
 
 	begin := time.Now()
-	current, currentRaw, err := s.read(ctx, j.result.Repository, j.result.Tag)
+	current, currentRaw, err := s.read(ctx, j)
 	if err != nil || !bytes.Equal(raw, currentRaw) {
 		return current, currentRaw, err
 	}
-	putErr := s.registry.PutManifest(ctx, j.result.Repository, j.result.Tag, merged.media, manifest)
+	_, putErr := s.registry.PutManifest(ctx, j.result.Repository, j.result.Tag, merged.mediaType(), manifest)
 	j.window = max(j.window, time.Since(begin))
 	j.written, j.result.Kept = true, false
 	return s.readBack(ctx, j, putErr)
@@ -180,45 +222,28 @@ func (s *Signer) merge(ctx context.Context, j *job, img signatureImage, raw []by
 
 // readBack reads what the tag names after a write. A write that failed may
 // have happened all the same, and one that did not may be undone already: the
-// tag tells. When the signature is not there it pauses, and reads again.
-func (s *Signer) readBack(ctx context.Context, j *job, putErr error) (signatureImage, []byte, error) {
-	img, raw, err := s.read(ctx, j.result.Repository, j.result.Tag)
+// tag tells. When the addition is not there it pauses, and reads again.
+func (s *Signer) readBack(ctx context.Context, j *job, putErr error) (document, []byte, error) {
+	doc, raw, err := s.read(ctx, j)
 	if err != nil {
-		return img, raw, fmt.Errorf("write %s: %w", j.result.Tag, errors.Join(putErr, err))
+		return doc, raw, fmt.Errorf("write %s: %w", j.result.Tag, errors.Join(putErr, err))
 	}
 	switch {
-	case s.has(j, img):
+	case j.has(doc):
 		j.failures = 0
-		return img, raw, nil
-	case putErr == nil:
+		return doc, raw, nil
+	case putErr == nil, errors.Is(putErr, ErrChanged):
 		j.failures = 0
 		j.lost++
 	default:
 		j.failures++
 	}
 	if j.failures == maxFailures {
-		return img, raw, fmt.Errorf("write %s: %w", j.result.Tag, putErr)
+		return doc, raw, fmt.Errorf("write %s: %w", j.result.Tag, putErr)
 	}
 	longest := min(maxPause, max(minPause, j.window)<<min(j.lost+j.failures, 16))
 	if err := pause(ctx, rand.N(longest)); err != nil {
-		return img, raw, fmt.Errorf("write %s: %w", j.result.Tag, errors.Join(putErr, err))
+		return doc, raw, fmt.Errorf("write %s: %w", j.result.Tag, errors.Join(putErr, err))
 	}
-	return s.read(ctx, j.result.Repository, j.result.Tag)
-}
-
-// upload stores the blobs that the merged manifest references.
-func (s *Signer) upload(ctx context.Context, j *job, config []byte) error {
-	if !j.uploaded {
-		if err := s.registry.PutBlob(ctx, j.result.Repository, j.layer.Digest, j.payload); err != nil {
-			return fmt.Errorf("upload the payload: %w", err)
-		}
-		j.uploaded = true
-	}
-	if config == nil {
-		return nil
-	}
-	if err := s.registry.PutBlob(ctx, j.result.Repository, digestOf(config), config); err != nil {
-		return fmt.Errorf("upload the config: %w", err)
-	}
-	return nil
+	return s.read(ctx, j)
 }

@@ -33,7 +33,7 @@ func signedBy(t *testing.T, reg *testRegistry, m *v1.Manifest, keys []crypto.Sig
 			t.Fatal(err)
 		}
 		for i, key := range keys {
-			if verifies(key.Public(), payload, signature) {
+			if verifies(key.Public(), payload, signature, crypto.SHA256) {
 				counts[i]++
 			}
 		}
@@ -245,6 +245,6 @@ func TestAttachMeetsFailures(t *testing.T) {
 // forgetful takes writes of manifests and drops them.
 type forgetful struct{ *testRegistry }
 
-func (forgetful) PutManifest(context.Context, string, string, types.MediaType, []byte) error {
-	return nil
+func (forgetful) PutManifest(context.Context, string, string, types.MediaType, []byte) (bool, error) {
+	return false, nil
 }

@@ -13,7 +13,7 @@
 // # Signatures
 //
 // A signature is over the exact bytes of a simple signing payload (package
-// envelope): ECDSA and RSA (PKCS#1 v1.5) over their SHA-256 whatever the size
+// envelope), or of a statement as DSSE encodes it, in a sigstore bundle: ECDSA and RSA (PKCS#1 v1.5) over their SHA-256 whatever the size
 // of the key, Ed25519 over the bytes themselves. cosign signs with other
 // hashes when the key is P-384, P-521 or Ed25519, and then its own verify
 // command, podman and older releases refuse the signature unless they are told
@@ -24,10 +24,15 @@
 //
 // # Attaching, and what is guaranteed
 //
+// A bundle is a manifest of its own that refers to what is signed. Most
+// registries list such referrers themselves and say so; for the others their
+// list is an index under the tag sha256-<hex>, which clients keep. An image
+// under that tag is never replaced.
+//
 // The signatures of a manifest are the layers of one image under the tag
-// sha256-<hex>.sig, so adding one means to replace the tag: a read, a merge
-// and a write. Registries offer no compare-and-swap, and no answer of theirs
-// about one (ETag, If-Match) is relied on. Instead:
+// sha256-<hex>.sig, so adding one means to replace the tag, as it does for that
+// index: a read, a merge and a write. Few registries offer compare-and-swap, and
+// none is relied on. Instead:
 //
 //   - Everything is uploaded before the tag is read for the last time; when it
 //     changed meanwhile the merge is done again. From that read to the end of

@@ -2,7 +2,6 @@ package signer
 
 import (
 	"bytes"
-	"crypto"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -14,10 +13,6 @@ import (
 
 	"vidimus/verifier/envelope"
 )
-
-// signatureAnnotation is the annotation of a layer that holds the signature
-// over the layer's bytes, in base64.
-const signatureAnnotation = "dev.cosignproject.cosign/signature"
 
 // maxManifestSize is the size of a manifest that every registry must take
 // (distribution-spec), and so the largest that is read or written.
@@ -168,20 +163,28 @@ func (img signatureImage) field(name string) (json.RawMessage, bool) {
 }
 
 // holds reports whether one of the layers is a signature over payload that
-// verifies under pub: the same bytes, or another signature by the same key
-// over the same payload.
-func (img signatureImage) holds(pub crypto.PublicKey, payload []byte, digest v1.Hash) bool {
+// verifies under the signer's key: the same bytes, or another signature by the
+// same key over the same payload. Where the signer gets proof, there is to be
+// some.
+func (img signatureImage) holds(s *Signer, payload []byte, digest v1.Hash) bool {
 	for _, layer := range img.layers {
 		if layer.mediaType != envelope.MediaTypeSimpleSigning || layer.digest != digest.String() {
 			continue
 		}
+		proven := layer.annotations[logAnnotation] != "" || layer.annotations[timestampAnnotation] != ""
+		if s.prover != nil && !proven {
+			continue
+		}
 		signature, err := base64.StdEncoding.DecodeString(layer.annotations[signatureAnnotation])
-		if err == nil && verifies(pub, payload, signature) {
+		if err == nil && verifies(s.key.Public(), payload, signature, hashOf(s.key)) {
 			return true
 		}
 	}
 	return false
 }
+
+func (img signatureImage) mediaType() types.MediaType { return img.media }
+func (img signatureImage) size() int                  { return len(img.layers) }
 
 // with returns the image with one more layer, at the end.
 func (img signatureImage) with(desc v1.Descriptor) (signatureImage, error) {

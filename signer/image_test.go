@@ -27,7 +27,7 @@ func TestWhatCosignWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	img, err := newSignatureImage(false).with(newJob(Request{}, payload, signature).layer)
+	img, err := newSignatureImage(false).with(signedLayer(payload, signature))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,12 +50,18 @@ func TestWhatCosignWrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !back.holds(key.Public(), payload, digestOf(payload)) {
+	if !back.holds(&Signer{key: key}, payload, digestOf(payload)) {
 		t.Error("cosign's signature by the same key is not recognised")
 	}
-	if back.holds(mustKey(t).Public(), payload, digestOf(payload)) {
+	if back.holds(&Signer{key: mustKey(t)}, payload, digestOf(payload)) {
 		t.Error("cosign's signature is taken for another key's")
 	}
+}
+
+func signedLayer(payload, signature []byte) v1.Descriptor {
+	layer := describe(envelope.MediaTypeSimpleSigning, payload)
+	layer.Annotations = map[string]string{signatureAnnotation: base64.StdEncoding.EncodeToString(signature)}
+	return layer
 }
 
 // foreign is a signature image with everything that must survive: white space,

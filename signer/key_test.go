@@ -287,18 +287,18 @@ func TestSignaturesVerify(t *testing.T) {
 	keys := testKeys(t)
 	for name, key := range keys {
 		t.Run(name, func(t *testing.T) {
-			signature, err := signPayload(key, payload)
+			signature, err := signMessage(key, payload, hashOf(key))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !verifies(key.Public(), payload, signature) {
+			if !verifies(key.Public(), payload, signature, crypto.SHA256) {
 				t.Error("does not verify")
 			}
-			if verifies(key.Public(), []byte("payloae"), signature) {
+			if verifies(key.Public(), []byte("payloae"), signature, crypto.SHA256) {
 				t.Error("verifies over other bytes")
 			}
 			for other, k := range keys {
-				if other != name && verifies(k.Public(), payload, signature) {
+				if other != name && verifies(k.Public(), payload, signature, crypto.SHA256) {
 					t.Errorf("verifies under the %s key", other)
 				}
 			}
@@ -306,7 +306,7 @@ func TestSignaturesVerify(t *testing.T) {
 	}
 	t.Run("a key that signs wrongly is found out", func(t *testing.T) {
 		broken := mismatched{keys["P-256"], keys["P-384"].Public()}
-		if _, err := signPayload(broken, payload); err == nil {
+		if _, err := signMessage(broken, payload, crypto.SHA256); err == nil {
 			t.Error("no error")
 		}
 	})

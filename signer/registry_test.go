@@ -27,6 +27,7 @@ const testRepository = "acme/web"
 // that a test owns its time (testing/synctest).
 type testRegistry struct {
 	handler http.Handler
+	lists   bool // referrers by itself, and says so
 
 	// before and after, when set, run around every request; an error of before
 	// is the answer, and the request does not happen, while one of after is
@@ -38,7 +39,7 @@ type testRegistry struct {
 }
 
 func newTestRegistry() *testRegistry {
-	return &testRegistry{handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
+	return &testRegistry{handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(true))}
 }
 
 func (r *testRegistry) do(ctx context.Context, method, path, contentType string, body []byte) (*http.Response, []byte, error) {
@@ -88,19 +89,41 @@ func (r *testRegistry) PutBlob(ctx context.Context, repository string, digest v1
 	return err
 }
 
-func (r *testRegistry) PutManifest(ctx context.Context, repository, tag string, mediaType types.MediaType, data []byte) error {
-	resp, body, err := r.do(ctx, http.MethodPut, "/v2/"+repository+"/manifests/"+tag, string(mediaType), data)
+func (r *testRegistry) PutManifest(ctx context.Context, repository, reference string, mediaType types.MediaType, data []byte) (bool, error) {
+	resp, body, err := r.do(ctx, http.MethodPut, "/v2/"+repository+"/manifests/"+reference, string(mediaType), data)
 	if err == nil && resp.StatusCode != http.StatusCreated {
 		err = fmt.Errorf("status %d: %s", resp.StatusCode, body)
 	}
-	return err
+	return r.lists, err
+}
+
+func (r *testRegistry) Blob(ctx context.Context, repository string, digest v1.Hash, limit int64) ([]byte, error) {
+	resp, body, err := r.do(ctx, http.MethodGet, "/v2/"+repository+"/blobs/"+digest.String(), "", nil)
+	if err == nil && (resp.StatusCode != http.StatusOK || int64(len(body)) > limit) {
+		err = fmt.Errorf("status %d, %d bytes", resp.StatusCode, len(body))
+	}
+	return body, err
+}
+
+// Referrers asks the registry where it lists referrers, and reads the fallback tag
+// where it does not.
+func (r *testRegistry) Referrers(ctx context.Context, repository string, digest v1.Hash) ([]v1.Descriptor, error) {
+	path := "/v2/" + repository + "/manifests/" + FallbackTag(digest)
+	if r.lists {
+		path = "/v2/" + repository + "/referrers/" + digest.String()
+	}
+	resp, body, err := r.do(ctx, http.MethodGet, path, "", nil)
+	if err != nil || resp.StatusCode == http.StatusNotFound {
+		return nil, err
+	}
+	return ReferrersIndex(body), nil
 }
 
 // put stores a manifest past before and after, and returns its digest.
 func (r *testRegistry) put(t *testing.T, reference string, mediaType types.MediaType, data []byte) v1.Hash {
 	t.Helper()
 	quiet := &testRegistry{handler: r.handler}
-	if err := quiet.PutManifest(t.Context(), testRepository, reference, mediaType, data); err != nil {
+	if _, err := quiet.PutManifest(t.Context(), testRepository, reference, mediaType, data); err != nil {
 		t.Fatal(err)
 	}
 	return digestOf(data)
@@ -214,6 +237,9 @@ func mustSigner(t testing.TB, c Config) *Signer {
 	t.Helper()
 	if c.Key == nil {
 		c.Key = mustKey(t)
+	}
+	if c.Formats == nil {
+		c.Formats = []Format{FormatTag}
 	}
 	s, err := New(c)
 	if err != nil {

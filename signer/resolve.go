@@ -21,24 +21,56 @@ const (
 	maxManifests  = 1000 // that an index lists, all levels together
 )
 
+// Manifests is as much of a Registry as it takes to resolve.
+type Manifests interface {
+	Manifest(ctx context.Context, repository, reference string) ([]byte, error)
+}
+
 // Resolve fetches what reference, a tag or a digest, names in repository, and
 // returns the digest of the bytes that came, computed here. For a digest they
 // are the bytes of that digest, or an error.
-func Resolve(ctx context.Context, reg Registry, repository, reference string) (v1.Hash, error) {
+func Resolve(ctx context.Context, reg Manifests, repository, reference string) (v1.Hash, error) {
 	digest, _, err := fetch(ctx, reg, repository, reference)
 	return digest, err
 }
 
-// ResolveAll is Resolve for an index and every manifest that it lists, at any
+// Describe is Resolve for the whole descriptor of what reference names.
+func Describe(ctx context.Context, reg Manifests, repository, reference string) (v1.Descriptor, error) {
+	digest, data, err := fetch(ctx, reg, repository, reference)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	return v1.Descriptor{MediaType: mediaTypeOf(data), Size: int64(len(data)), Digest: digest}, nil
+}
+
+// mediaTypeOf is what a manifest says of itself, or what OCI calls one of its
+// kind that says nothing.
+func mediaTypeOf(data []byte) types.MediaType {
+	var m struct {
+		MediaType types.MediaType   `json:"mediaType"`
+		Manifests []json.RawMessage `json:"manifests"`
+	}
+	_ = json.Unmarshal(data, &m) // fetch has read it already
+	switch {
+	case m.MediaType != "":
+		return m.MediaType
+	case m.Manifests != nil:
+		return types.OCIImageIndex
+	}
+	return types.OCIManifestSchema1
+}
+
+// ResolveAll is Describe for an index and every manifest that it lists, at any
 // depth, each once and what was named first. What is not an index is returned
 // alone. A manifest that is listed is named by its digest in bytes that were
 // hashed, and is fetched only when it is an index itself.
-func ResolveAll(ctx context.Context, reg Registry, repository, reference string) ([]v1.Hash, error) {
+func ResolveAll(ctx context.Context, reg Manifests, repository, reference string) ([]v1.Descriptor, error) {
 	root, data, err := fetch(ctx, reg, repository, reference)
 	if err != nil {
 		return nil, err
 	}
-	w := walk{reg: reg, repository: repository, seen: map[v1.Hash]bool{root: true}, found: []v1.Hash{root}}
+	first := v1.Descriptor{MediaType: mediaTypeOf(data), Size: int64(len(data)), Digest: root}
+	w := walk{reg: reg, repository: repository, seen: map[v1.Hash]bool{root: true}, found: []v1.Descriptor{first}}
 	if err := w.children(ctx, data, 1); err != nil {
 		return nil, fmt.Errorf("%s@%s: %w", repository, root, err)
 	}
@@ -46,10 +78,10 @@ func ResolveAll(ctx context.Context, reg Registry, repository, reference string)
 }
 
 type walk struct {
-	reg        Registry
+	reg        Manifests
 	repository string
 	seen       map[v1.Hash]bool
-	found      []v1.Hash
+	found      []v1.Descriptor
 }
 
 // children adds what the manifest data lists, when it is an index of the given
@@ -70,7 +102,7 @@ func (w *walk) children(ctx context.Context, data []byte, depth int) error {
 			return fmt.Errorf("lists more than %d manifests", maxManifests)
 		}
 		w.seen[desc.Digest] = true
-		w.found = append(w.found, desc.Digest)
+		w.found = append(w.found, v1.Descriptor{MediaType: desc.MediaType, Size: desc.Size, Digest: desc.Digest})
 		if !desc.MediaType.IsIndex() {
 			continue
 		}
@@ -138,7 +170,7 @@ func descriptors(list json.RawMessage) ([]v1.Descriptor, error) {
 }
 
 // fetch returns a manifest's bytes and their digest.
-func fetch(ctx context.Context, reg Registry, repository, reference string) (v1.Hash, []byte, error) {
+func fetch(ctx context.Context, reg Manifests, repository, reference string) (v1.Hash, []byte, error) {
 	isDigest := strings.Contains(reference, ":")
 	if _, err := v1.NewHash(reference); isDigest && err != nil {
 		return v1.Hash{}, nil, fmt.Errorf("fetch %s of %s: %w", reference, repository, err)

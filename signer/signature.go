@@ -1,46 +1,166 @@
 package signer
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha256"
+	_ "crypto/sha256" // for sum
+	_ "crypto/sha512" // for sum
+	"encoding/json"
 	"errors"
 	"fmt"
+
+	"vidimus/verifier/envelope"
 )
 
-// signPayload signs payload with key and checks the result, so that a faulty
-// or misconfigured key is found here and not by whoever pulls.
-func signPayload(key crypto.Signer, payload []byte) ([]byte, error) {
-	message, opts := payload, crypto.SignerOpts(crypto.Hash(0))
-	if _, ok := key.Public().(ed25519.PublicKey); !ok {
-		digest := sha256.Sum256(payload)
-		message, opts = digest[:], crypto.SHA256
+// Signed is a signature that a Prover is to get proof for.
+type Signed struct {
+	// Format is of what the proof is to go into.
+	Format Format
+
+	// Message is what the signature is over: a payload, or what DSSE signs of
+	// Statement.
+	Message   []byte
+	Statement []byte // nil when Message is not of one
+
+	Signature []byte
+	Hash      crypto.Hash // by which it was signed; zero for Ed25519
+
+	Public      crypto.PublicKey
+	Certificate []byte // DER; nil where the key is known by itself
+}
+
+// Proof is what others said of a signature.
+type Proof struct {
+	// Entries are those of transparency logs, in protobuf's JSON form of a
+	// TransparencyLogEntry.
+	Entries []json.RawMessage
+	// LogBundle is what cosign keeps beside a signature of an entry: the log's
+	// signed promise. nil where no log made one.
+	LogBundle []byte
+	// Timestamps are RFC 3161 responses.
+	Timestamps [][]byte
+}
+
+// Prover gets proof of when a signature was made: an entry in a transparency
+// log, a timestamp.
+type Prover interface {
+	Prove(ctx context.Context, s Signed) (Proof, error)
+}
+
+// fixedHash is implemented by keys that sign by one hash alone, as those in a
+// KMS may.
+type fixedHash interface{ Hash() crypto.Hash }
+
+// hashOf is the hash by which a key signs: SHA-256 whatever the size of the key,
+// for that is what everybody accepts.
+func hashOf(key crypto.Signer) crypto.Hash {
+	if fixed, ok := key.(fixedHash); ok {
+		return fixed.Hash()
 	}
-	signature, err := key.Sign(rand.Reader, message, opts)
+	if _, ok := key.Public().(ed25519.PublicKey); ok {
+		return 0
+	}
+	return crypto.SHA256
+}
+
+// signMessage signs message and checks the result, so that a faulty or
+// misconfigured key is found here and not by whoever pulls.
+func signMessage(key crypto.Signer, message []byte, hash crypto.Hash) ([]byte, error) {
+	signature, err := key.Sign(rand.Reader, sum(hash, message), hash)
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
-	if !verifies(key.Public(), payload, signature) {
+	if !verifies(key.Public(), message, signature, hash) {
 		return nil, errors.New("sign: the signature does not verify under the key's own public key")
 	}
 	return signature, nil
 }
 
-// verifies reports whether signature is one over payload that signPayload
-// would make with pub's key. It serves to recognise our own signatures; it
-// admits nothing.
-func verifies(pub crypto.PublicKey, payload, signature []byte) bool {
-	digest := sha256.Sum256(payload)
+// verifies reports whether signature is one over message by hash that
+// signMessage would make with pub's key. It serves to recognise our own
+// signatures; it admits nothing.
+func verifies(pub crypto.PublicKey, message, signature []byte, hash crypto.Hash) bool {
 	switch pub := pub.(type) {
 	case *ecdsa.PublicKey:
-		return ecdsa.VerifyASN1(pub, digest[:], signature)
+		return ecdsa.VerifyASN1(pub, sum(hash, message), signature)
 	case *rsa.PublicKey:
-		return rsa.VerifyPKCS1v15(pub, crypto.SHA256, digest[:], signature) == nil
+		return rsa.VerifyPKCS1v15(pub, hash, sum(hash, message), signature) == nil
 	case ed25519.PublicKey:
-		return ed25519.Verify(pub, payload, signature)
+		return ed25519.Verify(pub, message, signature)
 	}
 	return false
+}
+
+func sum(hash crypto.Hash, message []byte) []byte {
+	if hash == 0 {
+		return message
+	}
+	h := hash.New()
+	h.Write(message)
+	return h.Sum(nil)
+}
+
+// sign signs and gets the proof that is wanted.
+func (s *Signer) sign(ctx context.Context, signed Signed) (Signed, Proof, error) {
+	var err error
+	if signed.Signature, err = signMessage(s.key, signed.Message, signed.Hash); err != nil {
+		return Signed{}, Proof{}, err
+	}
+	signed.Public = s.key.Public()
+	if len(s.chain) > 0 {
+		signed.Certificate = s.chain[0]
+	}
+	if s.prover == nil {
+		return signed, Proof{}, nil
+	}
+	proof, err := s.prover.Prove(ctx, signed)
+	return signed, proof, err
+}
+
+// said returns what is signed for a request: a payload, or a statement.
+func said(format Format, r Request) ([]byte, error) {
+	document, err := documentOf(format, r)
+	if err == nil && len(document) > maxPayloadSize {
+		return nil, fmt.Errorf("what is signed would be larger than %d bytes", maxPayloadSize)
+	}
+	return document, err
+}
+
+func documentOf(format Format, r Request) ([]byte, error) {
+	if r.PredicateType != "" {
+		return attestation(r)
+	}
+	var annotations map[string]any
+	if len(r.Annotations) > 0 {
+		annotations = make(map[string]any, len(r.Annotations))
+		for k, v := range r.Annotations {
+			annotations[k] = v
+		}
+	}
+	if format == FormatBundle {
+		return envelope.SignatureStatement(r.Subject.String(), r.Reference, annotations)
+	}
+	return envelope.EncodePayload(envelope.Payload{
+		Form: envelope.Modern, Reference: r.Reference, Digest: r.Subject.String(), Annotations: annotations,
+	})
+}
+
+func attestation(r Request) ([]byte, error) {
+	switch {
+	case r.PredicateType == envelope.PredicateCosignSign:
+		return nil, fmt.Errorf("%s is the predicate type of a signature, and no attestation's", r.PredicateType)
+	case len(r.Annotations) > 0:
+		return nil, errors.New("an attestation has no annotations")
+	}
+	subject, err := envelope.NewSubject(r.Subject.String(), r.Reference, nil)
+	if err != nil {
+		return nil, err
+	}
+	return envelope.EncodeStatement(envelope.Statement{
+		PredicateType: r.PredicateType, Subjects: []envelope.StatementSubject{subject},
+	}, r.Predicate)
 }

@@ -4,16 +4,15 @@ import (
 	"cmp"
 	"context"
 	"crypto"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
+	"slices"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sync/errgroup"
-
-	"vidimus/verifier/envelope"
 )
 
 // Registry is what signatures are read from and written to.
@@ -27,18 +26,68 @@ type Registry interface {
 	// that there is none, and that the registry could be trusted to tell.
 	Manifest(ctx context.Context, repository, reference string) ([]byte, error)
 
+	// Blob returns the blob of a digest, or an error when it is larger than
+	// limit. Whoever calls it hashes it.
+	Blob(ctx context.Context, repository string, digest v1.Hash, limit int64) ([]byte, error)
+
+	// Referrers returns what the registry lists as referring to digest, or
+	// where it keeps no such list, what the index under the fallback tag does.
+	// The list may be cut short: it serves to recognise our own.
+	Referrers(ctx context.Context, repository string, digest v1.Hash) ([]v1.Descriptor, error)
+
 	// PutBlob stores data under digest, which is that of data. On return
 	// manifests may reference it.
 	PutBlob(ctx context.Context, repository string, digest v1.Hash, data []byte) error
 
-	// PutManifest stores data as mediaType and makes tag name it.
-	PutManifest(ctx context.Context, repository, tag string, mediaType types.MediaType, data []byte) error
+	// PutManifest stores data as mediaType and makes reference, a tag or the
+	// digest of data, name it. listed says that the registry answered that it
+	// lists the manifest as a referrer of its subject (OCI-Subject): where it
+	// does not, its client must. An error that matches ErrChanged says that
+	// the registry did not store it, since the tag was written meanwhile.
+	PutManifest(ctx context.Context, repository, reference string, mediaType types.MediaType, data []byte) (listed bool, err error)
+}
+
+// ErrChanged says that a tag names something else than when it was last read.
+var ErrChanged = errors.New("the tag was changed meanwhile")
+
+// Format is a form in which a signature or an attestation is stored.
+type Format int
+
+const (
+	// FormatTag is a layer of an image under a tag, which every cosign and
+	// podman read: simple signing under .sig, or an envelope under .att.
+	FormatTag Format = iota
+	// FormatBundle is a sigstore bundle that refers to its subject, which is
+	// what cosign v3 looks for first.
+	FormatBundle
+)
+
+// String returns the format's name on a command line.
+func (f Format) String() string {
+	switch f {
+	case FormatTag:
+		return "tag"
+	case FormatBundle:
+		return "bundle"
+	}
+	return fmt.Sprintf("Format(%d)", int(f))
 }
 
 // Config is what a Signer works with.
 type Config struct {
 	Registry Registry
 	Key      crypto.Signer // ECDSA P-256, P-384 or P-521, Ed25519, or RSA
+
+	// Formats are what is written for each request; nil for both.
+	Formats []Format
+
+	// Chain certifies Key: the certificate first, then those of the
+	// authorities between it and the root, each in DER. nil says that the key
+	// is known by itself.
+	Chain [][]byte
+
+	// Prover gets proof from others for each signature; nil for none.
+	Prover Prover
 
 	// Locker lets writers on this host take turns; nil for none.
 	Locker Locker
@@ -58,6 +107,9 @@ type Config struct {
 type Signer struct {
 	registry         Registry
 	key              crypto.Signer
+	formats          []Format
+	chain            [][]byte
+	prover           Prover
 	locker           Locker
 	dockerMediaTypes bool
 	settle           time.Duration
@@ -75,124 +127,180 @@ func New(c Config) (*Signer, error) {
 	if err := checkPublicKey(c.Key.Public()); err != nil {
 		return nil, fmt.Errorf("signer: %w", err)
 	}
-	return &Signer{c.Registry, c.Key, c.Locker, c.DockerMediaTypes, cmp.Or(c.Settle, SettleFloor)}, nil
+	formats := slices.Clone(c.Formats)
+	if formats == nil {
+		formats = []Format{FormatTag, FormatBundle}
+	}
+	for i, format := range formats {
+		if format != FormatTag && format != FormatBundle || slices.Contains(formats[:i], format) {
+			return nil, fmt.Errorf("signer: formats %v: want each of tag and bundle once at most", formats)
+		}
+	}
+	return &Signer{c.Registry, c.Key, formats, c.Chain, c.Prover, c.Locker, c.DockerMediaTypes, cmp.Or(c.Settle, SettleFloor)}, nil
 }
 
-// Request asks for one signature.
+// Request asks for one signature, or one attestation.
 type Request struct {
 	// Subject is the digest of the manifest to sign.
 	Subject v1.Hash
+	// MediaType and Size are the subject's. A bundle names them; when they are
+	// zero, they are taken from the subject in Repository.
+	MediaType types.MediaType
+	Size      int64
 	// Repository is where the signature is stored, as the Registry takes it.
 	Repository string
 	// Reference is the name that the signature claims for the manifest.
 	Reference string
-	// Annotations are signed along; nil for none.
+	// Annotations are signed along; nil for none. An attestation has none.
 	Annotations map[string]string
+
+	// PredicateType makes it an attestation, and Predicate, a JSON object, is
+	// what is attested.
+	PredicateType string
+	Predicate     json.RawMessage
 }
 
-// Result says what became of a Request.
+// Result says what became of a Request in one format.
 type Result struct {
 	Request
-	Tag string // where in Repository the signature is
+	Format Format
 
-	// Kept is set when this key had already signed the same payload; nothing
-	// was written then.
+	// Tag is where in Repository the signature is, or which lists it. It is
+	// empty for a bundle that the registry lists itself.
+	Tag string
+	// Digest is of the manifest of the bundle; zero for a tag.
+	Digest v1.Hash
+
+	// Kept is set when this key had already signed the same; nothing was
+	// written then.
 	Kept bool
 
-	// Signatures is how many signatures were under Tag, ours among them, when
-	// it was last read.
+	// Signatures is how many signatures, or referrers, were under Tag, ours
+	// among them, when it was last read.
 	Signatures int
 }
 
-// maxPayloadSize is the size of the largest payload that is made; verifiers
-// read no larger one.
+// maxPayloadSize is the size of the largest payload, envelope or bundle that
+// is made; verifiers read no larger one.
 const maxPayloadSize = 1 << 20
 
 // workers is how many signatures of one call are under way at once.
 const workers = 4
 
 // Tag returns the tag under which the signatures of subject are stored.
-func Tag(subject v1.Hash) string {
-	return subject.Algorithm + "-" + subject.Hex + ".sig"
-}
+func Tag(subject v1.Hash) string { return FallbackTag(subject) + ".sig" }
 
-// Sign makes all requested signatures, attaches them, and returns when each of
-// them was found to have stayed, as the package comment says. On an error some
-// may have been attached, and all may be asked for again: a signature that is
-// there already is kept.
+// AttestationTag returns the tag under which the attestations about subject
+// are stored.
+func AttestationTag(subject v1.Hash) string { return FallbackTag(subject) + ".att" }
+
+// FallbackTag returns the tag of the index that lists what refers to subject,
+// where a registry does not list it itself. Source: distribution-spec.
+func FallbackTag(subject v1.Hash) string { return subject.Algorithm + "-" + subject.Hex }
+
+// Sign makes all that is requested, in every format, attaches it, and returns
+// when each of it was found to have stayed, as the package comment says: the
+// results of the first request first. On an error some may have been attached,
+// and all may be asked for again: a signature that is there already is kept.
 func (s *Signer) Sign(ctx context.Context, requests ...Request) ([]Result, error) {
-	jobs := make([]*job, len(requests))
-	for i, request := range requests {
-		j, err := s.newJob(request)
-		if err != nil {
-			return nil, fmt.Errorf("sign %s@%s: %w", request.Repository, request.Subject, err)
+	var pending []*pendingResult
+	for _, request := range requests {
+		for _, format := range s.formats {
+			p := &pendingResult{Result: Result{Request: request, Format: format}}
+			if err := s.check(request); err != nil {
+				return nil, fmt.Errorf("sign %s@%s: %w", request.Repository, request.Subject, err)
+			}
+			pending = append(pending, p)
 		}
-		jobs[i] = j
+	}
+	// Bundles first: what may be wrong with them shows before a tag is written.
+	slices.SortStableFunc(pending, func(a, b *pendingResult) int { return int(b.Format) - int(a.Format) })
+	if err := each(ctx, pending, s.begin); err != nil {
+		return nil, err
+	}
+	var jobs []*job
+	for _, p := range pending {
+		if p.job != nil {
+			jobs = append(jobs, p.job)
+		}
 	}
 	if err := s.attachAll(ctx, jobs); err != nil {
 		return nil, err
 	}
-	results := make([]Result, len(jobs))
-	for i, j := range jobs {
-		results[i] = j.result
-	}
-	return results, nil
+	return inOrder(pending, len(requests), len(s.formats)), nil
 }
 
-// newJob makes the payload and the signature of a request.
-func (s *Signer) newJob(request Request) (*job, error) {
-	if _, err := v1.NewHash(request.Subject.String()); err != nil {
-		return nil, err
+// pendingResult is a result on its way, by a job unless it is there already.
+type pendingResult struct {
+	Result
+	job *job
+}
+
+func (p *pendingResult) result() Result {
+	if p.job != nil {
+		return p.job.result
 	}
-	payload := envelope.Payload{
-		Form:      envelope.Modern,
-		Reference: request.Reference,
-		Digest:    request.Subject.String(),
-	}
-	if len(request.Annotations) > 0 {
-		payload.Annotations = make(map[string]any, len(request.Annotations))
-		for k, v := range request.Annotations {
-			payload.Annotations[k] = v
+	return p.Result
+}
+
+// inOrder returns results, which are sorted by format, by request.
+func inOrder(pending []*pendingResult, requests, formats int) []Result {
+	results := make([]Result, 0, len(pending))
+	for request := range requests {
+		for format := formats - 1; format >= 0; format-- {
+			results = append(results, pending[format*requests+request].result())
 		}
 	}
-	data, err := envelope.EncodePayload(payload)
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxPayloadSize {
-		return nil, fmt.Errorf("the payload would be larger than %d bytes", maxPayloadSize)
-	}
-	signature, err := signPayload(s.key, data)
-	if err != nil {
-		return nil, err
-	}
-	return newJob(request, data, signature), nil
+	return results
 }
 
-// read returns the signature image under tag, or the one to start from when
-// there is none. raw is what was read; nil for none.
-func (s *Signer) read(ctx context.Context, repository, tag string) (img signatureImage, raw []byte, err error) {
-	raw, err = s.registry.Manifest(ctx, repository, tag)
-	if errors.Is(err, fs.ErrNotExist) {
-		return newSignatureImage(s.dockerMediaTypes), nil, nil
+// check finds what is wrong with a request before anything is written.
+func (s *Signer) check(request Request) error {
+	if _, err := v1.NewHash(request.Subject.String()); err != nil {
+		return err
 	}
-	if err != nil {
-		return signatureImage{}, nil, fmt.Errorf("read %s: %w", tag, err)
+	for _, format := range s.formats {
+		if _, err := said(format, request); err != nil {
+			return err
+		}
 	}
-	if img, err = parseSignatureImage(raw); err != nil {
-		return signatureImage{}, nil, fmt.Errorf("what is under %s is not a signature image that could be added to: %w", tag, err)
-	}
-	return img, raw, nil
+	return nil
 }
 
-// each runs do for every job, a few at once, and returns the first error.
-func each(ctx context.Context, jobs []*job, do func(context.Context, *job) error) error {
+// begin makes the job of a result, or finds that there is none to do.
+func (s *Signer) begin(ctx context.Context, p *pendingResult) error {
+	if p.Format == FormatBundle {
+		return s.beginBundle(ctx, p)
+	}
+	document, err := said(p.Format, p.Request)
+	if err != nil {
+		return err
+	}
+	layer := &layerAddition{signer: s, repository: p.Repository, subject: p.Subject}
+	if p.PredicateType == "" {
+		p.Tag, layer.payload = Tag(p.Subject), document
+	} else {
+		p.Tag, layer.statement, layer.predicateType = AttestationTag(p.Subject), document, p.PredicateType
+		if p.Kept, err = s.hasAttestation(ctx, p.Repository, p.Tag, document); err != nil || p.Kept {
+			return err
+		}
+	}
+	p.job = newJob(p.Result, layer)
+	return nil
+}
+
+func (p *pendingResult) about() Result { return p.Result }
+func (j *job) about() Result           { return j.result }
+
+// each runs do for every item, a few at once, and returns the first error.
+func each[T interface{ about() Result }](ctx context.Context, items []T, do func(context.Context, T) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(workers)
-	for _, j := range jobs {
+	for _, item := range items {
 		g.Go(func() error {
-			if err := do(ctx, j); err != nil {
-				return fmt.Errorf("attach the signature of %s to %s: %w", j.result.Subject, j.result.Repository, err)
+			if err := do(ctx, item); err != nil {
+				about := item.about()
+				return fmt.Errorf("attach the signature of %s to %s: %w", about.Subject, about.Repository, err)
 			}
 			return nil
 		})

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"vidimus/signer/kms"
 	"vidimus/verifier"
 )
 
@@ -70,6 +71,11 @@ func (j *judgement) keys(keys []keyConfig, out *verifier.Authority) {
 			continue
 		}
 		key, what := readKey(j.reader, k.Name)
+		if what != "" && kms.IsReference(k.Name) {
+			out.Suspended = what
+			j.out.lacks(out.Name, what)
+			continue
+		}
 		if what != "" {
 			j.unusable(k.file, what, "name a PEM file with a public key")
 			out.Suspended = what

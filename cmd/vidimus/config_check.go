@@ -30,6 +30,8 @@ type loaded struct {
 
 	sum     [32]byte // of everything that was read
 	watched watched
+
+	withoutKey map[string]string // see unreachable
 }
 
 // load reads, decodes and judges a configuration. All that is wrong with it is

@@ -114,7 +114,7 @@ func TestBadFlagsAreNamed(t *testing.T) {
 		{quickFlags{AllowRest: true, Require: []string{"registry.example:8443/me/app=release.pub"}}, `give it a name: --upstream registry.example=https://registry.example:8443 --require 'registry.example/me/app=KEY'`},
 		{quickFlags{AllowRest: true, Require: []string{"ac*/web=release.pub"}}, `--require "ac*/web=release.pub"`},
 		{quickFlags{AllowRest: true, Require: []string{"ghcr.io/me/**=env://KEY"}}, `--require "ghcr.io/me/**=env://KEY": keys of the environment are not supported in the configuration; write the public key into a file and name that`},
-		{quickFlags{AllowRest: true, Require: []string{"ghcr.io/me/**=release.pub,awskms:///alias/x"}}, `keys of awskms are not supported yet; write the public key into a file`},
+		{quickFlags{AllowRest: true, Require: []string{"ghcr.io/me/**=release.pub,k8s://ns/x"}}, `keys of k8s are not supported; write the public key into a file`},
 		{quickFlags{AllowRest: true, Require: []string{"ghcr.io/me/**=release.pub,release.pub"}}, `names release.pub twice`},
 	} {
 		_, err := load(fromFlags(row.flags), lookupIn(nil), clock)

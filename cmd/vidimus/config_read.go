@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"vidimus/signer/kms"
 	"vidimus/verifier"
 )
 
@@ -33,6 +34,8 @@ type reader struct {
 	env   map[string]string
 	get   func(name string) (string, bool)
 	flags string // what the configuration is made of besides files; no secret
+	// keys asks for the keys in a KMS, which are read as files are; nil: nobody does.
+	keys  *kms.Cache
 	fresh []byte // the trust root of Sigstore's public instance; nil is the one built in
 }
 
@@ -68,7 +71,9 @@ func (r *reader) readSecret(name string) ([]byte, error) { return r.remember(nam
 
 func (r *reader) remember(name string, secret bool) ([]byte, error) {
 	f, ok := r.files[name]
-	if !ok {
+	if !ok && kms.IsReference(name) {
+		f.data, f.err = r.askKMS(name)
+	} else if !ok {
 		f.before = fingerprintOf(name)
 		f.data, f.err = readRegular(name, max(maxConfigFile, maxNamedFile))
 	}
@@ -181,6 +186,9 @@ func (r *reader) sumFiles(h hash.Hash, counts func(readFile) bool) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.files)) {
 		if f := r.files[name]; counts(f) {
+			if f.err != nil && kms.IsReference(name) {
+				f.err = errNotAsked // its own words differ each time
+			}
 			writeItem(h, "file", name, fmt.Sprint(f.err), string(f.data))
 		}
 	}
@@ -251,6 +259,9 @@ type fingerprint struct {
 }
 
 func fingerprintOf(name string) fingerprint {
+	if kms.IsReference(name) {
+		return fingerprint{} // nobody tells when it changes
+	}
 	info, err := os.Stat(name)
 	if err != nil {
 		return fingerprint{trouble: plainError(err)}

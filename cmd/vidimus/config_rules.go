@@ -9,6 +9,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"vidimus/policy"
+	"vidimus/signer/kms"
 )
 
 // rulesFields are the keys that the configuration and an included file share.
@@ -52,7 +53,7 @@ func includedShape() shape[rules] {
 func authorityShape() shape[authorityConfig] {
 	return object([]field[authorityConfig]{
 		key("keys", "", some(keyShape(), "name a file with a public key"), func(c *authorityConfig) *[]keyConfig { return &c.Keys },
-			"PEM files of public keys, any one of which may vouch; {key: FILE, from: DAY, until: DAY} for one that counts for a while"),
+			"PEM files of public keys, or KMS URIs, any one of which may vouch; {key: FILE, from: DAY, until: DAY} for one that counts for a while"),
 		key("keyless", "", keylessShape(), func(c *authorityConfig) *[]identityConfig { return &c.Keyless },
 			"who may sign with a certificate, by issuer and subject; or a list of them"),
 		key("github", "", githubShape(), func(c *authorityConfig) *[]identityConfig { return &c.GitHub },
@@ -81,6 +82,9 @@ func keyFile() shape[file] {
 				d.fail(n, what, fix)
 				return file{}, false
 			}
+			if n.kind == scalar && kms.IsReference(n.value) {
+				return file{n.pos, n.value}, true
+			}
 			return s.decode(d, n)
 		},
 	}
@@ -95,8 +99,14 @@ func checkKeyFile(name string) (what, fix string) {
 	if match == nil {
 		return "", ""
 	}
+	if kms.IsReference(name) {
+		if err := kms.Check(name); err != nil {
+			return err.Error(), "write it as cosign does"
+		}
+		return "", ""
+	}
 	if scheme := match[1] + match[2]; !strings.EqualFold(scheme, "env") {
-		return "keys of " + scheme + " are not supported yet", instead
+		return "keys of " + scheme + " are not supported", instead + ", or the key of awskms, gcpkms, azurekms or hashivault"
 	}
 	return "keys of the environment are not supported in the configuration", instead
 }

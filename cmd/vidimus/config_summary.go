@@ -33,7 +33,11 @@ func (l *loaded) summarize(w io.Writer, name string, now time.Time) error {
 		row("upstream", "%s %s%s", u.Name, u.Config.URL, l.upstreamNotes(u))
 	}
 	for _, a := range l.Policy.Authorities {
-		row("authority", "%s, %s", a.Name, vouches(a))
+		notAsked := ""
+		if l.withoutKey[a.Name] != "" {
+			notAsked = ", and what is in a KMS, which was not asked"
+		}
+		row("authority", "%s, %s%s", a.Name, vouches(a), notAsked)
 	}
 	for _, line := range l.accessSummary() {
 		row("access", "%s", line)

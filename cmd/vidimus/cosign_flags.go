@@ -1,9 +1,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 
@@ -39,7 +37,6 @@ func cosignFlags() []cosignFlag {
 	sign, verify := []string{"sign"}, []string{"verify", "verify-attestation"}
 	both := append(sign[:1:1], verify...)
 	flags := []cosignFlag{
-		{name: "format", on: sign, harmless: "tag"},
 		{name: "registry-referrers-mode", on: sign, harmless: "legacy"},
 		{name: "upload", on: sign, kind: boolFlag, harmless: "true"},
 		{name: "check-claims", on: verify, kind: boolFlag, harmless: "true"},
@@ -55,7 +52,7 @@ func cosignFlags() []cosignFlag {
 	}
 	off := cosignFlag{kind: boolFlag, harmless: "false"}
 	add(both, off, "k8s-keychain", "sk")
-	add(sign, off, "new-bundle-format", "tlog-upload", "use-signing-config", "issue-certificate", "record-creation-timestamp",
+	add(sign, off, "use-signing-config", "issue-certificate", "record-creation-timestamp",
 		"insecure-skip-verify", "oidc-disable-ambient-providers")
 	add(verify, off, "local-image")
 	add(verify, cosignFlag{kind: boolFlag, harmless: "false", accepted: true},
@@ -63,14 +60,52 @@ func cosignFlags() []cosignFlag {
 		"use-signed-timestamps", "allow-certificate-chain")
 	add(both, cosignFlag{}, "attachment", "attachment-tag-prefix", "certificate", "output-file",
 		"payload", "registry-client-cert", "registry-client-key", "registry-password", "registry-server-name",
-		"registry-token", "registry-username", "rekor-url", "slot")
-	add(sign, cosignFlag{}, "certificate-chain", "trusted-root", "bundle", "fulcio-auth-flow", "fulcio-url", "identity-token", "oidc-client-id",
+		"registry-token", "registry-username", "slot")
+	add(sign, cosignFlag{}, "certificate-chain", "bundle", "fulcio-auth-flow", "oidc-client-id",
 		"oidc-client-secret-file", "oidc-issuer", "oidc-provider", "oidc-redirect-url", "output-certificate",
-		"output-payload", "output-signature", "signing-config", "timestamp-client-cacert", "timestamp-client-cert",
-		"timestamp-client-key", "timestamp-server-name", "timestamp-server-url")
-	add(verify, cosignFlag{}, "certificate-github-workflow-name",
+		"output-payload", "output-signature", "timestamp-client-cacert", "timestamp-client-cert",
+		"timestamp-client-key", "timestamp-server-name")
+	add(verify, cosignFlag{}, "rekor-url", "certificate-github-workflow-name",
 		"certificate-github-workflow-ref", "certificate-github-workflow-repository", "certificate-github-workflow-sha",
 		"certificate-github-workflow-trigger", "sct", "signature", "timestamp-certificate-chain")
+	return append(flags, cosignBlobFlags()...)
+}
+
+// cosignBlobFlags are those of the commands that sign and verify other things than
+// images.
+func cosignBlobFlags() []cosignFlag {
+	attest, verifyBlob := []string{"attest"}, []string{"verify-blob"}
+	signs := []string{"attest", "sign-blob"}
+	all := []string{"attest", "sign-blob", "verify-blob"}
+	flags := []cosignFlag{
+		{name: "verbose", short: "d", on: all, kind: boolFlag, harmless: "false", accepted: true},
+		{name: "insecure-ignore-tlog", on: verifyBlob, kind: boolFlag, harmless: "true", accepted: true},
+		{name: "rekor-entry-type", on: attest, harmless: "dsse"},
+		{name: "registry-referrers-mode", on: attest, harmless: "legacy"},
+		{name: "max-workers", on: verifyBlob, kind: numberFlag, harmless: "10", accepted: true},
+	}
+	add := func(on []string, f cosignFlag, names ...string) {
+		for _, name := range names {
+			f.name, f.on = name, on
+			flags = append(flags, f)
+		}
+	}
+	off := cosignFlag{kind: boolFlag, harmless: "false"}
+	add(all, off, "sk")
+	add(signs, off, "use-signing-config", "issue-certificate", "insecure-skip-verify", "oidc-disable-ambient-providers")
+	add(attest, off, "k8s-keychain", "no-upload", "replace", "record-creation-timestamp")
+	add(verifyBlob, off, "use-signed-timestamps")
+	add(verifyBlob, cosignFlag{kind: boolFlag, harmless: "false", accepted: true},
+		"new-bundle-format", "offline", "private-infrastructure", "insecure-ignore-sct", "allow-certificate-chain")
+	add(all, cosignFlag{}, "certificate", "certificate-chain", "slot", "rfc3161-timestamp")
+	add(signs, cosignFlag{}, "fulcio-auth-flow", "oidc-client-id", "oidc-client-secret-file", "oidc-issuer", "oidc-provider",
+		"oidc-redirect-url", "timestamp-client-cacert", "timestamp-client-cert", "timestamp-client-key", "timestamp-server-name")
+	add(attest, cosignFlag{}, "bundle", "statement", "attachment-tag-prefix", "registry-client-cert", "registry-client-key",
+		"registry-password", "registry-server-name", "registry-token", "registry-username")
+	add(verifyBlob, cosignFlag{}, "rekor-url", "trusted-root", "ca-intermediates", "ca-roots", "certificate-github-workflow-name",
+		"certificate-github-workflow-ref", "certificate-github-workflow-repository", "certificate-github-workflow-sha",
+		"certificate-github-workflow-trigger", "certificate-identity", "certificate-identity-regexp",
+		"certificate-oidc-issuer", "certificate-oidc-issuer-regexp", "sct", "timestamp-certificate-chain")
 	return flags
 }
 
@@ -107,11 +142,7 @@ func refuseLater(cmd *cobra.Command) error {
 			return fmt.Errorf("%s is not supported yet", f.asked())
 		}
 	}
-	switch os.Getenv("TLOG") {
-	case "", "0", "false":
-		return nil
-	}
-	return errors.New("TLOG: the transparency log is not supported yet")
+	return nil
 }
 
 // asked is the flag as it asks for something.

@@ -200,7 +200,7 @@ func (p *demoPusher) sign(signatures ...signature) {
 	group, ctx := errgroup.WithContext(p.ctx)
 	for _, s := range signatures {
 		group.Go(func() error {
-			by, err := signer.New(signer.Config{Registry: registry, Key: s.key})
+			by, err := signer.New(signer.Config{Registry: registry, Key: s.key, Formats: []signer.Format{signer.FormatTag}})
 			if err == nil {
 				_, err = by.Sign(ctx, s.requests...)
 			}

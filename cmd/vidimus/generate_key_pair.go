@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -48,16 +49,21 @@ func generateKeyPair(cmd *cobra.Command, p prompter, keyPath, pubPath string) er
 	if err != nil {
 		return err
 	}
+	key, err := signer.GenerateKey()
+	if err != nil {
+		return err
+	}
+	return writeKeyPair(cmd, p, key, overwrite, keyPath, pubPath)
+}
+
+// writeKeyPair writes a key pair under a password that is asked for.
+func writeKeyPair(cmd *cobra.Command, p prompter, key crypto.Signer, overwrite bool, keyPath, pubPath string) error {
 	password, err := p.password(cmd.Context(), true)
 	if err != nil {
 		return err
 	}
 	if len(password.text) == 0 {
 		fmt.Fprintln(p.out, "warning: the password is empty and does not protect the private key")
-	}
-	key, err := signer.GenerateKey()
-	if err != nil {
-		return err
 	}
 	private, err := signer.EncodePrivateKey(key, password.text)
 	if err != nil {

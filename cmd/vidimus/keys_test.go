@@ -245,7 +245,7 @@ func TestPublicKey(t *testing.T) {
 		"a missing file":     {"missing.key", "no such file"},
 		"a missing variable": {"env://MISSING", "not set"},
 		"a public key":       {"k.pub", "not an encrypted"},
-		"a KMS":              {"gcpkms://x", "not supported yet"},
+		"a KMS":              {"gcpkms://x", "gcpkms://x: kms specification"},
 	} {
 		t.Run(name+" is an error before anybody is asked", func(t *testing.T) {
 			var out bytes.Buffer

@@ -9,12 +9,23 @@ import (
 	"strings"
 
 	"vidimus/signer"
+	"vidimus/signer/kms"
 )
 
-// loadPrivateKey reads and opens the private key that --key names: a file, or
-// env://NAME for the content of one. The file is checked before anybody is
-// asked for its password.
+// loadPrivateKey opens the private key that --key names: a file, env://NAME for
+// the content of one, or a key in a KMS. A file is checked before anybody is asked
+// for its password.
 func loadPrivateKey(ctx context.Context, p prompter, key string) (crypto.Signer, error) {
+	if kms.IsReference(key) {
+		if err := kms.Check(key); err != nil {
+			return nil, misuse(fmt.Errorf("--key: %w", err))
+		}
+		opened, err := kms.Open(ctx, key)
+		if err != nil {
+			return nil, fmt.Errorf("--key: %w", err)
+		}
+		return opened, nil
+	}
 	file, err := readPrivateKey(key)
 	if err != nil {
 		return nil, misuse(err)
@@ -52,7 +63,7 @@ func readPrivateKey(key string) (signer.KeyFile, error) {
 		return signer.KeyFile{Data: []byte(value)}, nil
 	}
 	if scheme, _, ok := strings.Cut(key, "://"); ok {
-		return signer.KeyFile{}, fmt.Errorf("--key: keys of %s are not supported yet", scheme)
+		return signer.KeyFile{}, fmt.Errorf("--key: keys of %s are not supported; those of awskms, gcpkms, azurekms, hashivault and env are", scheme)
 	}
 	file, err := signer.ReadKeyFile(key)
 	if err != nil {

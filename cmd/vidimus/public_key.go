@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"vidimus/signer"
+	"vidimus/signer/kms"
 )
 
 func newPublicKeyCommand() *cobra.Command {
@@ -18,14 +20,15 @@ func newPublicKeyCommand() *cobra.Command {
 		Use:   "public-key --key KEY",
 		Short: "Print the public key of a private key",
 		Example: `  vidimus public-key --key cosign.key > cosign.pub
+  vidimus public-key --key hashivault://release > release.pub
   vidimus public-key --key env://COSIGN_PRIVATE_KEY --outfile cosign.pub`,
 		Args: takesNothing,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			private, err := loadPrivateKey(cmd.Context(), newPrompter(cmd), key)
+			half, err := publicHalf(cmd, key)
 			if err != nil {
 				return err
 			}
-			public, err := signer.EncodePublicKey(private.Public())
+			public, err := signer.EncodePublicKey(half)
 			if err != nil {
 				return err
 			}
@@ -40,9 +43,24 @@ func newPublicKeyCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&key, "key", "", "private key: file, or env://NAME")
+	cmd.Flags().StringVar(&key, "key", "", "private key: file, KMS URI, or env://NAME")
 	cmd.Flags().StringVar(&outfile, "outfile", "", "write the public key to this file instead of standard output")
 	return cmd
+}
+
+// publicHalf is that of a private key, for which a KMS is not asked to sign.
+func publicHalf(cmd *cobra.Command, key string) (crypto.PublicKey, error) {
+	if kms.IsReference(key) {
+		if err := kms.Check(key); err != nil {
+			return nil, misuse(fmt.Errorf("--key: %w", err))
+		}
+		return kms.Public(cmd.Context(), key)
+	}
+	private, err := loadPrivateKey(cmd.Context(), newPrompter(cmd), key)
+	if err != nil {
+		return nil, err
+	}
+	return private.Public(), nil
 }
 
 // writePublicKey replaces a public key that is there, which costs nothing, and

@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"slices"
@@ -24,7 +26,7 @@ import (
 // implements proxy.Signer.
 type pushSigner struct {
 	registry upstreamRegistry
-	signer   *signer.Signer
+	config   signer.Config // without formats, which each policy chooses
 	key      verifier.Key
 }
 
@@ -41,11 +43,10 @@ func (l *loaded) signersOf(name string, client *upstream.Client, o observers, su
 		if o.Locks != nil {
 			config.Locker = o.Locks
 		}
-		s, err := signer.New(config)
-		if err != nil {
+		if _, err := signer.New(config); err != nil {
 			return nil, fmt.Errorf("the signer of %s: %w", authority, err)
 		}
-		all[authority] = &pushSigner{registry, s, key.id}
+		all[authority] = &pushSigner{registry, config, key.id}
 	}
 	return all, nil
 }
@@ -56,6 +57,16 @@ const signatureReaders = 4
 
 // Sign implements proxy.Signer.
 func (s *pushSigner) Sign(ctx context.Context, r proxy.SignRequest) error {
+	config := s.config
+	for _, format := range []signer.Format{signer.FormatTag, signer.FormatBundle} {
+		if slices.Contains(r.Formats, format.String()) {
+			config.Formats = append(config.Formats, format)
+		}
+	}
+	signs, err := signer.New(config)
+	if err != nil {
+		return err
+	}
 	requests := make([]signer.Request, len(r.Subjects))
 	g, looking := errgroup.WithContext(ctx)
 	g.SetLimit(signatureReaders)
@@ -71,7 +82,7 @@ func (s *pushSigner) Sign(ctx context.Context, r proxy.SignRequest) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	_, err := s.signer.Sign(ctx, requests...)
+	_, err = signs.Sign(ctx, requests...)
 	return err
 }
 
@@ -87,7 +98,7 @@ func (s *pushSigner) claims(ctx context.Context, r proxy.SignRequest, subject pr
 	authority := verifier.Authority{Name: "signer", Keys: []verifier.Key{s.key}}
 	found := r.Annotations
 	verifier.Verify(ctx, direct{here, here}, verifier.Subject{Repository: r.Repository, Digest: subject.Digest},
-		[]verifier.Authority{authority}, verifier.Tags(), func(all []verifier.Evidence) bool {
+		[]verifier.Authority{authority}, verifier.Sources(), func(all []verifier.Evidence) bool {
 			for _, e := range all {
 				if signed, ok := sameClaims(e, r, subject); ok {
 					found = signed
@@ -161,6 +172,51 @@ func (u upstreamRegistry) Manifest(ctx context.Context, canonical, reference str
 	return nil, fmt.Errorf("%s: %w", reference, fs.ErrNotExist)
 }
 
+// Blob implements signer.Registry.
+func (u upstreamRegistry) Blob(ctx context.Context, canonical string, digest v1.Hash, limit int64) ([]byte, error) {
+	repository, err := u.repository(canonical)
+	if err != nil {
+		return nil, err
+	}
+	body, _, err := u.client.Blob(ctx, repository, digest, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	content, err := io.ReadAll(io.LimitReader(body, limit+1))
+	if err == nil && int64(len(content)) > limit {
+		err = fmt.Errorf("blob %s is larger than %d bytes", digest, limit)
+	}
+	return content, err
+}
+
+// Referrers implements signer.Registry.
+func (u upstreamRegistry) Referrers(ctx context.Context, canonical string, digest v1.Hash) ([]v1.Descriptor, error) {
+	repository, err := u.repository(canonical)
+	if err != nil {
+		return nil, err
+	}
+	listed, err := u.client.Referrers(ctx, repository, digest, "")
+	if !errors.Is(err, fs.ErrNotExist) {
+		if len(listed) > 0 {
+			return listed, nil // cut short, at worst
+		}
+		return nil, err
+	}
+	content, err := u.Manifest(ctx, canonical, signer.FallbackTag(digest))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var list v1.IndexManifest
+	if err := json.Unmarshal(content, &list); err != nil {
+		return nil, fmt.Errorf("the list of referrers of %s: %w", digest, err)
+	}
+	return list.Manifests, nil
+}
+
 // PutBlob implements signer.Registry.
 func (u upstreamRegistry) PutBlob(ctx context.Context, canonical string, digest v1.Hash, data []byte) error {
 	repository, err := u.repository(canonical)
@@ -182,11 +238,10 @@ func (u upstreamRegistry) PutBlob(ctx context.Context, canonical string, digest 
 }
 
 // PutManifest implements signer.Registry.
-func (u upstreamRegistry) PutManifest(ctx context.Context, canonical, tag string, mediaType types.MediaType, data []byte) error {
+func (u upstreamRegistry) PutManifest(ctx context.Context, canonical, reference string, mediaType types.MediaType, data []byte) (listed bool, err error) {
 	repository, err := u.repository(canonical)
 	if err != nil {
-		return err
+		return false, err
 	}
-	_, err = u.client.PutManifest(ctx, repository, tag, string(mediaType), data)
-	return err
+	return u.client.PutManifest(ctx, repository, reference, string(mediaType), data)
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"vidimus/signer/kms"
 )
 
 // How the files of the running configuration are watched. A change that comes
@@ -76,16 +78,18 @@ func openReloader(c reloadConfig) (*reloader, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	c.From = askingKMS(c.From, new(kms.Cache))
 	l, err := load(c.From, c.Lookup, time.Now())
 	if err != nil {
 		return nil, err
 	}
-	first, err := l.build(c.Observers, nil, nil)
+	first, err := l.build(c.Observers, l.unreachable(), nil)
 	if err != nil {
 		return nil, err
 	}
 	r := &reloader{config: c, wake: make(chan struct{}, 1)}
 	r.settle(first)
+	r.logSuspended(nil)
 	return r, nil
 }
 
@@ -178,7 +182,10 @@ func (r *reloader) read() {
 
 // replace puts next into effect, unless it is what runs already.
 func (r *reloader) replace(running *revision, next *loaded) error {
-	if next.sum == running.sum && len(running.Suspended) == 0 {
+	if len(next.unreachable()) > 0 {
+		r.retry = time.Now().Add(retryEvery)
+	}
+	if next.sum == running.sum && sameNames(running.Suspended, next.unreachable()) {
 		r.recovered()
 		if r.asked {
 			r.config.Log.Info("configuration read again, unchanged", "revision", running.ID)
@@ -186,21 +193,19 @@ func (r *reloader) replace(running *revision, next *loaded) error {
 		}
 		return nil
 	}
-	revision, err := next.build(r.config.Observers, nil, running)
+	revision, err := next.build(r.config.Observers, next.unreachable(), running)
 	if err != nil {
 		return err
 	}
 	if err := r.use(revision); err != nil {
 		return err
 	}
-	for name := range running.Suspended {
-		r.config.Log.Info("authority is no longer suspended", "authority", name)
-	}
 	if names := needsRestart(running.loaded, next); len(names) > 0 {
 		r.config.Log.Warn("these settings take effect after a restart", "settings", strings.Join(names, ", "))
 	}
 	r.config.Log.Info("configuration is in effect", "revision", revision.ID)
 	r.settle(revision)
+	r.logSuspended(running.Suspended)
 	r.logExceptions()
 	closeUnused(running, revision)
 	return nil
@@ -211,6 +216,9 @@ func (r *reloader) settle(revision *revision) {
 	if r.files.files == nil {
 		r.files = revision.watched
 		r.confirm = time.Now().Add(confirmAfter)
+	}
+	if len(revision.unreachable()) > 0 {
+		r.retry = time.Now().Add(retryEvery)
 	}
 	r.current.Store(revision)
 	r.logged = ""

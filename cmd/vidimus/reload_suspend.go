@@ -44,7 +44,11 @@ func signerOf(authority string) string { return "signer of " + authority }
 // the new one may do is for a configuration to say that holds.
 func keyTrouble(running *revision, reader *reader) map[string]string {
 	trouble := make(map[string]string)
+	maps.Copy(trouble, running.unreachable())
 	for i, a := range running.Authorities {
+		if trouble[a.Name] != "" {
+			continue // and it has fewer keys than names of keys
+		}
 		for n, f := range a.Value.Keys {
 			if why := withdrawn(reader, f.Name, running.Policy.Authorities[i].Keys[n]); why != "" && trouble[a.Name] == "" {
 				trouble[a.Name] = why
@@ -100,19 +104,26 @@ func (r *reloader) suspend(trouble map[string]string) {
 		r.config.Log.Error("suspending authorities", "error", err)
 		return
 	}
-	for name, why := range trouble {
-		if running.Suspended[name] != why {
-			r.config.Log.Error("authority is suspended: it vouches for nothing until its files hold again what they did, or a configuration holds",
-				"authority", name, "reason", why)
-		}
-	}
-	for name := range running.Suspended {
-		if _, still := trouble[name]; !still {
-			r.config.Log.Info("authority is no longer suspended", "authority", name)
-		}
-	}
 	r.current.Store(next)
+	r.logSuspended(running.Suspended)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.status.Revision, r.status.Since, r.status.Suspended = next.ID, time.Now(), next.Suspended
+}
+
+// logSuspended says which authorities of the running revision are suspended that were
+// not before, and the other way round.
+func (r *reloader) logSuspended(before map[string]string) {
+	now := r.current.Load().Suspended
+	for name, why := range now {
+		if before[name] != why {
+			r.config.Log.Error("authority is suspended: its keys vouch for nothing until they are there again, or a configuration holds",
+				"authority", name, "reason", why)
+		}
+	}
+	for name := range before {
+		if _, still := now[name]; !still {
+			r.config.Log.Info("authority is no longer suspended", "authority", name)
+		}
+	}
 }

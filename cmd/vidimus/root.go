@@ -63,7 +63,11 @@ func commands() []*cobra.Command {
 		newSignCommand(),
 		newTriangulateCommand(),
 		newGenerateKeyPairCommand(),
+		newImportKeyPairCommand(),
 		newPublicKeyCommand(),
+		newAttestCommand(),
+		newSignBlobCommand(),
+		newVerifyBlobCommand(),
 		newConfigCommand(),
 		newCacheCommand(),
 		newVersionCommand(),
@@ -74,9 +78,8 @@ func commands() []*cobra.Command {
 // instead of that there is no such thing.
 func laterCommands() []string {
 	return []string{
-		"attach", "attest", "clean", "client-config", "copy", "doctor", "download", "generate",
-		"import-key-pair", "load", "resign", "save", "sign-blob", "tree", "upload",
-		"verify-blob",
+		"attach", "clean", "client-config", "copy", "doctor", "download", "generate",
+		"load", "resign", "save", "tree", "upload",
 	}
 }
 

@@ -2,44 +2,45 @@ package main
 
 import (
 	"context"
-	"crypto"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
 
 	"vidimus/signer"
-	"vidimus/verifier"
 )
 
 type signFlags struct {
 	writerFlags
-	key         string
+	signedByFlags
+	formatFlag
 	annotations []string
 	identities  []string
 	recursive   bool
-	timeout     time.Duration
 }
 
 func newSignCommand() *cobra.Command { return new(signFlags).command() }
 
 func (f *signFlags) command() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "sign --key KEY IMAGE...",
+		Use:   "sign [--key KEY] IMAGE...",
 		Short: "Sign images, and attach the signatures to them in their registry",
-		Long: `Sign images with a private key, as cosign does, and attach the signatures
-under the tag sha256-<hex>.sig beside each image, or in COSIGN_REPOSITORY.
-Signatures that are there already are kept.
+		Long: `Sign images, as cosign does, and attach the signatures beside each image, or
+in COSIGN_REPOSITORY: under the tag sha256-<hex>.sig, which podman and every
+cosign read, and as a sigstore bundle that refers to the image, which cosign v3
+looks for first. --format chooses one. Signatures that are there already are
+kept.
+
+With --key the key in a file, a KMS or the environment signs. With
+--identity-token nobody's key does: one is made, certified by Fulcio for whoever
+the token is of, and forgotten. Neither log nor timestamp authority is asked
+unless a flag asks for it.
 
 A tag is resolved once and the digest is signed: name images by digest, or the
 tag may have moved since you looked at it. The password of the key is taken
@@ -50,7 +51,9 @@ Other flags of cosign sign pass where they ask for nothing more, as
 
 Exit code 0: signed, and read again; 2: misuse; 3: it could not be done.`,
 		Example: `  vidimus sign --key cosign.key ghcr.io/acme/web@sha256:...
-  vidimus sign --key cosign.key -a env=prod --recursive ghcr.io/acme/web:v1`,
+  vidimus sign --key cosign.key -a env=prod --recursive ghcr.io/acme/web:v1
+  vidimus sign --key awskms:///alias/release ghcr.io/acme/web@sha256:...
+  vidimus sign --identity-token token --tlog-upload ghcr.io/acme/web@sha256:...`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return errors.New("name at least one image")
@@ -60,13 +63,12 @@ Exit code 0: signed, and read again; 2: misuse; 3: it could not be done.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.key, "key", "", "private key: file, or env://NAME")
 	flags.StringSliceVarP(&f.annotations, "annotations", "a", nil, "key=value to sign along")
 	flags.BoolVarP(&f.recursive, "recursive", "r", false, "sign an index and every manifest that it lists")
 	flags.StringSliceVar(&f.identities, "sign-container-identity", nil, "claim this name for the image instead of its repository's")
-	flags.DurationVarP(&f.timeout, "timeout", "t", 3*time.Minute, "give up after this time")
-	flags.BoolP("yes", "y", false, "accepted for cosign's sake; nothing is asked")
-	f.register(cmd)
+	f.writerFlags.register(cmd)
+	f.signedByFlags.register(cmd)
+	f.formatFlag.register(cmd)
 	registerCosignFlags(cmd)
 	return cmd
 }
@@ -85,20 +87,21 @@ func (f *signFlags) run(cmd *cobra.Command, images []string) error {
 			return misuse(err)
 		}
 	}
-	if f.key == "" {
-		return misuse(errors.New("say which private key with --key; signing without one (keyless) is not supported yet"))
-	}
-	key, err := loadPrivateKey(cmd.Context(), newPrompter(cmd), f.key)
+	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
+	defer cancel()
+	by, err := f.open(ctx, cmd)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
-	defer cancel()
+	formats, err := f.formats(cmd, by)
+	if err != nil {
+		return misuse(err)
+	}
 	for i, ref := range refs {
 		if _, ok := ref.(name.Digest); !ok {
 			warnTag(cmd.ErrOrStderr(), images[i])
 		}
-		if err := f.sign(ctx, cmd, key, ref, annotations); err != nil {
+		if err := f.sign(ctx, cmd, by, formats, ref, annotations); err != nil {
 			return err
 		}
 	}
@@ -113,130 +116,79 @@ name the image by digest (example.com/ubuntu@sha256:abc123...) instead.
 
 // sign signs what ref names, and prints where the signatures went and how to
 // verify the one that was asked for.
-func (f *signFlags) sign(ctx context.Context, cmd *cobra.Command, key crypto.Signer, ref name.Reference, annotations map[string]string) error {
-	signatures, err := f.signatureRepository(ref.Context())
+func (f *signFlags) sign(ctx context.Context, cmd *cobra.Command, by signedBy, formats []signer.Format, ref name.Reference, annotations map[string]string) error {
+	s, place, err := f.attacher(cmd, by, formats, ref)
 	if err != nil {
 		return err
 	}
-	registry, err := f.registry(signatures)
-	if err != nil {
-		return err
-	}
-	digests, err := f.digests(ctx, registry, ref)
+	subjects, err := f.subjects(ctx, place.registry, ref)
 	if err != nil {
 		return notThere(err)
 	}
-	config := signer.Config{Registry: registry, Key: key, DockerMediaTypes: dockerMediaTypes()}
+	fmt.Fprintln(cmd.ErrOrStderr(), "Pushing signature to:", place.repository.Name())
+	results, err := s.Sign(ctx, f.requests(ref, place.repository, subjects, annotations)...)
+	if err != nil {
+		return err
+	}
+	report(cmd.ErrOrStderr(), "signed", results)
+	return verifyCommand{
+		command: []string{"cosign", "verify"}, by: by, flags: &f.signedByFlags, registry: &f.registryFlags,
+		annotations: annotations, what: ref.Context().Name() + "@" + subjects[0].Digest.String(),
+	}.print(cmd.OutOrStdout())
+}
+
+// place is where signatures go.
+type place struct {
+	repository name.Repository
+	registry   *remoteRegistry
+}
+
+// attacher returns a signer that attaches to what ref names.
+func (f *writerFlags) attacher(cmd *cobra.Command, by signedBy, formats []signer.Format, ref name.Reference) (*signer.Signer, place, error) {
+	signatures, err := f.signatureRepository(ref.Context())
+	if err != nil {
+		return nil, place{}, err
+	}
+	registry, err := f.registry(signatures)
+	if err != nil {
+		return nil, place{}, err
+	}
+	config := by.config()
+	config.Registry, config.Formats, config.DockerMediaTypes = registry, formats, dockerMediaTypes()
 	if lock, err := hostLock(); err == nil {
 		config.Locker = lock
 	} else {
 		fmt.Fprintf(cmd.ErrOrStderr(), "warning: no lock file, so that signers on this host do not take turns: %v\n", err)
 	}
 	s, err := signer.New(config)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintln(cmd.ErrOrStderr(), "Pushing signature to:", signatures.Name())
-	results, err := s.Sign(ctx, f.requests(ref, signatures, digests, annotations)...)
-	if err != nil {
-		return err
-	}
-	report(cmd.ErrOrStderr(), results)
-	public, err := signer.EncodePublicKey(key.Public())
-	if err != nil {
-		return err
-	}
-	return f.printVerifyCommand(cmd.OutOrStdout(), public, ref.Context().Name()+"@"+digests[0].String(), annotations)
+	return s, place{signatures, registry}, err
 }
 
-// digests returns what is to be signed, what ref names first.
-func (f *signFlags) digests(ctx context.Context, registry signer.Registry, ref name.Reference) ([]v1.Hash, error) {
+// subjects returns what is to be signed, what ref names first.
+func (f *signFlags) subjects(ctx context.Context, registry signer.Registry, ref name.Reference) ([]v1.Descriptor, error) {
 	if f.recursive {
 		return signer.ResolveAll(ctx, registry, ref.Context().Name(), ref.Identifier())
 	}
-	digest, err := signer.Resolve(ctx, registry, ref.Context().Name(), ref.Identifier())
-	return []v1.Hash{digest}, err
+	subject, err := signer.Describe(ctx, registry, ref.Context().Name(), ref.Identifier())
+	return []v1.Descriptor{subject}, err
 }
 
-// requests asks for a signature over every digest under every name.
-func (f *signFlags) requests(ref name.Reference, signatures name.Repository, digests []v1.Hash, annotations map[string]string) []signer.Request {
+// requests asks for a signature over every subject under every name.
+func (f *signFlags) requests(ref name.Reference, signatures name.Repository, subjects []v1.Descriptor, annotations map[string]string) []signer.Request {
 	names := f.identities
 	if len(names) == 0 {
 		names = []string{ref.Context().Name()}
 	}
 	var requests []signer.Request
-	for _, digest := range digests {
+	for _, subject := range subjects {
 		for _, name := range names {
 			requests = append(requests, signer.Request{
-				Subject: digest, Repository: signatures.Name(), Reference: name, Annotations: annotations,
+				Subject: subject.Digest, MediaType: subject.MediaType, Size: subject.Size,
+				Repository: signatures.Name(), Reference: name, Annotations: annotations,
 			})
 		}
 	}
 	return requests
-}
-
-func report(w io.Writer, results []signer.Result) {
-	for _, r := range results {
-		done := "signed"
-		if r.Kept {
-			done = "was signed by this key already"
-		}
-		fmt.Fprintf(w, "%s %s: %s:%s\n", r.Subject, done, r.Repository, r.Tag)
-		if r.Signatures > verifier.MaxSignatures {
-			fmt.Fprintf(w, "warning: %s has %d signatures, and at most %d are tried when it is verified\n",
-				r.Tag, r.Signatures, verifier.MaxSignatures)
-		}
-	}
-}
-
-// printVerifyCommand prints the command by which cosign v2 and v3 verify what
-// was signed: both ask for the transparency log unless told not to.
-func (f *signFlags) printVerifyCommand(w io.Writer, public []byte, image string, annotations map[string]string) error {
-	var command []string
-	if elsewhere := os.Getenv("COSIGN_REPOSITORY"); elsewhere != "" {
-		command = append(command, "COSIGN_REPOSITORY="+shellQuote(elsewhere))
-	}
-	file, there := publicKeyFile(f.key, public)
-	command = append(command, "cosign", "verify", "--key", shellQuote(file), "--insecure-ignore-tlog=true")
-	for _, key := range slices.Sorted(maps.Keys(annotations)) {
-		command = append(command, "-a", shellQuote(key+"="+annotations[key]))
-	}
-	if f.allowHTTP {
-		command = append(command, "--allow-http-registry")
-	}
-	if f.caFile != "" {
-		command = append(command, "--registry-cacert", shellQuote(f.caFile))
-	}
-	if f.insecure {
-		command = append(command, "--allow-insecure-registry")
-	}
-	command = append(command, shellQuote(image))
-
-	var text strings.Builder
-	text.WriteString("Verify it with:\n")
-	if !there {
-		fmt.Fprintf(&text, "  vidimus public-key --key %s --outfile %s\n", shellQuote(f.key), shellQuote(file))
-	}
-	fmt.Fprintf(&text, "  %s\n", strings.Join(command, " "))
-	_, err := io.WriteString(w, text.String())
-	return err
-}
-
-// publicKeyFile returns the file that holds the public key beside the private
-// one, or a name for it where there is none, or another key's.
-func publicKeyFile(key string, public []byte) (file string, there bool) {
-	base := "cosign"
-	if !strings.Contains(key, "://") {
-		base = strings.TrimSuffix(key, filepath.Ext(key))
-	}
-	existing, err := os.ReadFile(base + ".pub")
-	switch {
-	case err == nil && string(existing) == string(public):
-		return base + ".pub", true
-	case err == nil:
-		return base + ".public.pem", false
-	}
-	return base + ".pub", false
 }
 
 // dockerMediaTypes is cosign's COSIGN_DOCKER_MEDIA_TYPES, read as cosign does.

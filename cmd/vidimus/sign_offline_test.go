@@ -179,14 +179,14 @@ func (o *output) execute(ctx context.Context, cmd *cobra.Command, stdin io.Reade
 	return exitMisuse, err
 }
 
-// signAs runs what the sign command does once its key is open.
+// signAs runs what the sign command does once its key is open, into a tag.
 func (f *signFlags) signAs(t *testing.T, key crypto.Signer, image string, annotations map[string]string) (*output, error) {
 	t.Helper()
 	var out output
 	cmd := new(cobra.Command)
 	cmd.SetOut(&out.stdout)
 	cmd.SetErr(&out.stderr)
-	return &out, f.sign(t.Context(), cmd, key, ref(t, image), annotations)
+	return &out, f.sign(t.Context(), cmd, signedBy{key: key}, []signer.Format{signer.FormatTag}, ref(t, image), annotations)
 }
 
 func generateKey(t *testing.T) crypto.Signer {

@@ -5,17 +5,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -25,6 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"vidimus/signer"
 	"vidimus/verifier"
 )
 
@@ -101,6 +98,8 @@ type remoteRegistry struct {
 	base    http.RoundTripper
 	writes  string // the repository that is asked for with the right to push
 
+	seen entityTags
+
 	mu      sync.Mutex
 	clients map[string]*http.Client // by repository
 }
@@ -115,6 +114,7 @@ func (r *remoteRegistry) Manifest(ctx context.Context, repository, reference str
 			return err
 		}
 		defer resp.Body.Close()
+		r.seen.note(repository, reference, resp)
 		if err := transport.CheckError(resp, http.StatusOK); err != nil {
 			return absent(err)
 		}
@@ -177,14 +177,19 @@ func (r *remoteRegistry) beginUpload(ctx context.Context, repository string) (*u
 }
 
 // PutManifest implements signer.Registry. It is tried once.
-func (r *remoteRegistry) PutManifest(ctx context.Context, repository, tag string, mediaType types.MediaType, data []byte) error {
+func (r *remoteRegistry) PutManifest(ctx context.Context, repository, reference string, mediaType types.MediaType, data []byte) (listed bool, err error) {
 	header := http.Header{"Content-Type": {string(mediaType)}}
-	resp, err := r.do(ctx, repository, http.MethodPut, "manifests/"+tag, header, data)
+	r.seen.require(repository, reference, header)
+	resp, err := r.do(ctx, repository, http.MethodPut, "manifests/"+reference, header, data)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer resp.Body.Close()
-	return transport.CheckError(resp, http.StatusOK, http.StatusCreated, http.StatusAccepted)
+	if resp.StatusCode == http.StatusPreconditionFailed && r.seen.refuse(repository, reference) {
+		return false, signer.ErrChanged
+	}
+	return resp.Header.Get("OCI-Subject") != "",
+		transport.CheckError(resp, http.StatusOK, http.StatusCreated, http.StatusAccepted)
 }
 
 // do sends a request about something in repository.
@@ -193,7 +198,8 @@ func (r *remoteRegistry) do(ctx context.Context, repository, method, path string
 	if err != nil {
 		return nil, err
 	}
-	u := &url.URL{Scheme: repo.Scheme(), Host: repo.RegistryStr(), Path: "/v2/" + repo.RepositoryStr() + "/" + path}
+	path, query, _ := strings.Cut(path, "?")
+	u := &url.URL{Scheme: repo.Scheme(), Host: repo.RegistryStr(), Path: "/v2/" + repo.RepositoryStr() + "/" + path, RawQuery: query}
 	return r.send(ctx, repository, method, u, header, body)
 }
 
@@ -238,68 +244,4 @@ func (r *remoteRegistry) client(ctx context.Context, repository string) (*http.C
 	}
 	r.clients[repository] = &http.Client{Transport: t}
 	return r.clients[repository], nil
-}
-
-// retryPassing tries again, twice, what failed for a reason that may pass.
-func retryPassing(ctx context.Context, try func() error) error {
-	for _, wait := range []time.Duration{time.Second, 3 * time.Second} {
-		err := try()
-		if err == nil || !passing(err) {
-			return err
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return err
-		}
-	}
-	return try()
-}
-
-// passing reports whether what failed may work when tried again.
-func passing(err error) bool {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return false
-	}
-	if answer, ok := errors.AsType[*transport.Error](err); ok {
-		return answer.Temporary()
-	}
-	if fault, ok := errors.AsType[net.Error](err); ok && fault.Timeout() {
-		return true
-	}
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
-}
-
-// absentError says in its own words that there is no such thing.
-type absentError struct{ error }
-
-func (e absentError) Unwrap() error { return e.error }
-
-// Is makes it match fs.ErrNotExist.
-func (absentError) Is(target error) bool { return target == fs.ErrNotExist }
-
-func absent(err error) error {
-	if answer, ok := errors.AsType[*transport.Error](err); ok && answer.StatusCode == http.StatusNotFound {
-		return absentError{err}
-	}
-	return err
-}
-
-// notThere makes the name of something that does not exist a misuse.
-func notThere(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return misuse(err)
-	}
-	return err
-}
-
-func parseDigest(s string) (v1.Hash, error) {
-	digest, err := v1.NewHash(s)
-	if err != nil {
-		return v1.Hash{}, fmt.Errorf("%s: only sha256 digests are supported: %w", s, err)
-	}
-	return digest, nil
 }

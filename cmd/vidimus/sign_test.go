@@ -119,8 +119,8 @@ func TestSignElsewhereAndUnderOtherNames(t *testing.T) {
 		reg := newOffline()
 		digest := reg.image(t, "reg.test/acme/web:v1")
 		f := &signFlags{
-			writerFlags: writerFlags{base: reg, registryFlags: registryFlags{insecure: true}},
-			key:         "env://KEY", identities: []string{"a.example/web:v1", "b.example/web"},
+			writerFlags:   writerFlags{base: reg, registryFlags: registryFlags{insecure: true}},
+			signedByFlags: signedByFlags{key: "env://KEY"}, identities: []string{"a.example/web:v1", "b.example/web"},
 		}
 		out, err := f.signAs(t, generateKey(t), "reg.test/acme/web@"+digest.String(), nil)
 		if err != nil {
@@ -205,10 +205,6 @@ func TestSignRefusesWhatIsLater(t *testing.T) {
 	}
 	refused(t, "--no-such-flag", "--no-such-flag")
 	refused(t, "want key=value", "-a", "x")
-	t.Run("the log by environment", func(t *testing.T) {
-		t.Setenv("TLOG", "1")
-		refused(t, "transparency log is not supported yet")
-	})
 	t.Run("keyless", func(t *testing.T) {
 		var out output
 		code, err := out.execute(t.Context(), newSignCommand(), strings.NewReader(""), "reg.test/a:b")

@@ -18,6 +18,7 @@ import (
 
 	"vidimus/policy"
 	"vidimus/proxy"
+	"vidimus/signer/kms"
 	"vidimus/verifier"
 	"vidimus/verifier/envelope"
 )
@@ -87,9 +88,9 @@ func (f *verifyFlags) run(cmd *cobra.Command, images []string) error {
 	if f.insecure {
 		return misuse(errors.New("--allow-insecure-registry: certificates are always checked; name the registry's authority with --registry-cacert"))
 	}
-	by, err := f.wanted()
+	by, err := f.wanted(cmd.Context())
 	if err != nil {
-		return misuse(err)
+		return flagFault(err)
 	}
 	annotations, err := parseAnnotations(f.annotations)
 	if err != nil {
@@ -199,9 +200,36 @@ func signerEvaluator(by verifier.Authority, annotations map[string]string) (*pol
 	return policy.NewEvaluator(set, verifier.Sources(), policy.Options{}), nil
 }
 
-// loadPublicKey reads what --key names: a file, env://NAME, or the key itself
-// as bare base64, as the first cosign took it.
-func loadPublicKey(key string) (verifier.Key, error) {
+// loadPublicKey finds what --key names: a file, env://NAME, a key in a KMS, or the key
+// itself as bare base64, as the first cosign took it.
+func loadPublicKey(ctx context.Context, key string) (verifier.Key, error) {
+	if !kms.IsReference(key) {
+		parsed, err := readPublicKey(key)
+		if err != nil {
+			return verifier.Key{}, misuse(err)
+		}
+		return parsed, nil
+	}
+	if err := kms.Check(key); err != nil {
+		return verifier.Key{}, misuse(fmt.Errorf("--key: %w", err))
+	}
+	public, err := kms.Public(ctx, key)
+	if err != nil {
+		return verifier.Key{}, &exitError{exitUnknown, fmt.Errorf("could not tell: --key: %w", err)}
+	}
+	return verifier.NewKey(public)
+}
+
+// flagFault makes err one of the person who typed the command, unless it is known
+// whose it is.
+func flagFault(err error) error {
+	if _, ok := errors.AsType[*exitError](err); ok {
+		return err
+	}
+	return misuse(err)
+}
+
+func readPublicKey(key string) (verifier.Key, error) {
 	if key == "" {
 		return verifier.Key{}, errors.New("say which key with --key")
 	}
@@ -217,7 +245,7 @@ func loadPublicKey(key string) (verifier.Key, error) {
 		return parsed, nil
 	}
 	if scheme, _, ok := strings.Cut(key, "://"); ok {
-		return verifier.Key{}, fmt.Errorf("--key: keys of %s are not supported yet", scheme)
+		return verifier.Key{}, fmt.Errorf("--key: keys of %s are not supported; those of awskms, gcpkms, azurekms, hashivault and env are", scheme)
 	}
 	content, err := os.ReadFile(key)
 	if errors.Is(err, os.ErrNotExist) {

@@ -89,9 +89,9 @@ func (f *verifyAttestationFlags) run(cmd *cobra.Command, images []string) error 
 	if f.insecure {
 		return misuse(errors.New("--allow-insecure-registry: certificates are always checked; name the registry's authority with --registry-cacert"))
 	}
-	asked, err := f.asked()
+	asked, err := f.asked(cmd.Context())
 	if err != nil {
-		return misuse(err)
+		return flagFault(err)
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 	defer cancel()
@@ -112,8 +112,8 @@ func (f *verifyAttestationFlags) run(cmd *cobra.Command, images []string) error 
 }
 
 // asked reads what the flags name.
-func (f *verifyAttestationFlags) asked() (asked askedAttestation, err error) {
-	if asked.key, err = loadPublicKey(f.key); err != nil {
+func (f *verifyAttestationFlags) asked(ctx context.Context) (asked askedAttestation, err error) {
+	if asked.key, err = loadPublicKey(ctx, f.key); err != nil {
 		return asked, err
 	}
 	if asked.predicateType, err = envelope.PredicateType(f.predicateType); err != nil {

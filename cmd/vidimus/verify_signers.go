@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -44,7 +45,7 @@ type wantedSigner struct {
 }
 
 // wanted reads the flags.
-func (f *signerFlags) wanted() (wantedSigner, error) {
+func (f *signerFlags) wanted(ctx context.Context) (wantedSigner, error) {
 	certified := f.identity != "" || f.identityExpression != "" || f.issuer != "" || f.issuerExpression != ""
 	switch {
 	case f.key != "" && certified:
@@ -58,7 +59,7 @@ func (f *signerFlags) wanted() (wantedSigner, error) {
 	case !f.ignoreLog:
 		return wantedSigner{}, errors.New("--insecure-ignore-tlog=false is not supported yet with --key")
 	}
-	key, err := loadPublicKey(f.key)
+	key, err := loadPublicKey(ctx, f.key)
 	if err != nil {
 		return wantedSigner{}, err
 	}

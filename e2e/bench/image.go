@@ -65,7 +65,7 @@ func (o *origin) fill(ctx context.Context, key crypto.Signer, specs []spec) ([]i
 	if len(requests) == 0 {
 		return images, nil
 	}
-	by, err := signer.New(signer.Config{Registry: o, Key: key})
+	by, err := signer.New(signer.Config{Registry: o, Key: key, Formats: []signer.Format{signer.FormatTag}})
 	if err != nil {
 		return nil, err
 	}

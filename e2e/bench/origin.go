@@ -276,6 +276,17 @@ func (o *origin) Manifest(_ context.Context, repository, reference string) ([]by
 	return m.body, nil
 }
 
+// Blob implements signer.Registry. What is signed here was not signed before, and so
+// nothing is looked for.
+func (o *origin) Blob(context.Context, string, v1.Hash, int64) ([]byte, error) {
+	return nil, fs.ErrNotExist
+}
+
+// Referrers implements signer.Registry.
+func (o *origin) Referrers(context.Context, string, v1.Hash) ([]v1.Descriptor, error) {
+	return nil, nil
+}
+
 // PutBlob implements signer.Registry. Only signatures come this way.
 func (o *origin) PutBlob(_ context.Context, repository string, _ v1.Hash, data []byte) error {
 	b := blobOf(data)
@@ -286,12 +297,12 @@ func (o *origin) PutBlob(_ context.Context, repository string, _ v1.Hash, data [
 }
 
 // PutManifest implements signer.Registry.
-func (o *origin) PutManifest(_ context.Context, repository, tag string, mediaType types.MediaType, data []byte) error {
+func (o *origin) PutManifest(_ context.Context, repository, tag string, mediaType types.MediaType, data []byte) (bool, error) {
 	digest := blobOf(data).digest
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	r := o.of(repository)
 	r.manifests[digest] = stored{string(mediaType), data}
 	r.tags[tag] = digest
-	return nil
+	return false, nil
 }

@@ -9,6 +9,7 @@ type Cosign struct {
 	path  string
 	major int
 	home  string
+	root  string // path of a trust root that trusts nobody
 }
 
 // Password is that of every key pair in these tests.
@@ -19,8 +20,14 @@ const Password = "correct horse battery staple"
 func NewCosign(tb testing.TB, major int) *Cosign {
 	tb.Helper()
 	name := map[int]string{2: "cosign2", 3: "cosign3"}[major]
-	return &Cosign{path: Program(tb, name), major: major, home: Dir(tb)}
+	c := &Cosign{path: Program(tb, name), major: major, home: Dir(tb)}
+	c.root = Write(tb, c.home, "trusts-nobody.json", `{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`)
+	return c
 }
+
+// TrustsNobody is the path of a trust root that trusts nobody, for commands that want
+// one and would fetch the public one.
+func (c *Cosign) TrustsNobody() string { return c.root }
 
 // Run runs cosign in dir.
 func (c *Cosign) Run(tb testing.TB, dir string, args ...string) Result {
@@ -80,16 +87,24 @@ func (c *Cosign) AttestTag(tb testing.TB, key, image, predicateType, predicate s
 	return c.Run(tb, "", append(all, image)...)
 }
 
-// VerifyAttestation verifies attestations with a public key and without a log.
-func (c *Cosign) VerifyAttestation(tb testing.TB, key, image, predicateType string, args ...string) Result {
-	tb.Helper()
-	all := []string{"verify-attestation", "--key", key, "--insecure-ignore-tlog", "--type", predicateType}
-	return c.Run(tb, "", append(append(all, args...), image)...)
-}
-
-// Verify verifies with a public key and without a log.
+// Verify verifies with a public key and without a log. Version 2 wants a trust root as
+// soon as there is a bundle, and would fetch the public one.
 func (c *Cosign) Verify(tb testing.TB, key, image string, args ...string) Result {
 	tb.Helper()
-	all := []string{"verify", "--key", key, "--insecure-ignore-tlog"}
+	return c.verify(tb, "verify", key, image, args...)
+}
+
+// VerifyAttestation verifies an attestation as Verify does a signature.
+func (c *Cosign) VerifyAttestation(tb testing.TB, key, image, predicateType string, args ...string) Result {
+	tb.Helper()
+	return c.verify(tb, "verify-attestation", key, image, append(args, "--type", predicateType)...)
+}
+
+func (c *Cosign) verify(tb testing.TB, command, key, image string, args ...string) Result {
+	tb.Helper()
+	all := []string{command, "--key", key, "--insecure-ignore-tlog"}
+	if c.major == 2 {
+		all = append(all, "--trusted-root", c.root)
+	}
 	return c.Run(tb, "", append(append(all, args...), image)...)
 }

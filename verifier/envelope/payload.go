@@ -201,7 +201,9 @@ func EncodePayload(p Payload) ([]byte, error) {
 }
 
 // ordered is a JSON object whose names keep their order.
-type ordered []struct {
+type ordered []member
+
+type member struct {
 	name  string
 	value any
 }
