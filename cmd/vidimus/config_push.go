@@ -56,8 +56,8 @@ func pushShape() shape[*pushConfig] {
 		key("annotations", "{}", annotationsShape(), func(c *pushConfig) *map[string]string { return &c.Annotations },
 			"what is signed along, besides who pushed and when"),
 		key("recursive", "true", boolean(), func(c *pushConfig) *bool { return &c.Recursive }, "sign what an index lists, too"),
-		key("formats", "[tag]", some(oneOf([]choice[string]{{formatTag, formatTag}, {formatBundle, formatBundle}}), "write [tag]"),
-			func(c *pushConfig) *[]string { return &c.Formats }, "how the signature is written: tag"),
+		key("formats", "[tag, bundle]", some(oneOf([]choice[string]{{formatTag, formatTag}, {formatBundle, formatBundle}}), "write [tag, bundle]"),
+			func(c *pushConfig) *[]string { return &c.Formats }, "how the signature is written: at a tag, as a sigstore bundle, or both"),
 		key("delete", "false", boolean(), func(c *pushConfig) *bool { return &c.Delete }, "let tags and manifests be deleted"),
 	}, "hook")
 	return shape[*pushConfig]{
@@ -174,8 +174,10 @@ func (j *judgement) pushes() {
 		if p.Push == nil || p.Push.Unsigned {
 			continue
 		}
-		if slices.Contains(p.Push.Formats, formatBundle) {
-			j.fail(p.Push, "formats has bundle, which is not supported yet", "write [tag]")
+		for i, format := range p.Push.Formats {
+			if slices.Contains(p.Push.Formats[:i], format) {
+				j.fail(p.Push, "formats has "+format+" twice", "remove one of the two")
+			}
 		}
 		sign := p.Push.Sign
 		if known, ok := hasSigner[sign.Value]; !ok && sign.Value != "" {

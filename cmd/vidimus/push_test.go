@@ -55,6 +55,9 @@ func TestAPushIsSignedBeforeItsTagIsThere(t *testing.T) {
 	if n := p.layersOf("acme/web", lying.SignatureTag(index.Digest())); n != 1 {
 		t.Errorf("%d signatures after two more pushes of the same", n)
 	}
+	if _, text := p.do("GET", "/v2/local/acme/web/referrers/"+index.Digest().String(), nil, nil); strings.Count(text, `"dev.sigstore.bundle.content"`) != 1 {
+		t.Errorf("the bundles after two more pushes of the same: %s", text)
+	}
 }
 
 func TestWhatIsPushedByDigestIsNotSigned(t *testing.T) {
