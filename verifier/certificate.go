@@ -2,6 +2,8 @@ package verifier
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/rsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -91,6 +93,8 @@ func (p *proven) certificates() (leaf *x509.Certificate, others []*x509.Certific
 		switch {
 		case err != nil:
 			return nil, nil, err
+		case oversized(parsed.PublicKey):
+			return nil, nil, fmt.Errorf("its key, or one of those that lead to its authority, has more than %d bits", maxRSA)
 		case i == 0:
 			leaf = parsed
 		default:
@@ -98,6 +102,12 @@ func (p *proven) certificates() (leaf *x509.Certificate, others []*x509.Certific
 		}
 	}
 	return leaf, others, nil
+}
+
+// oversized reports whether a key is so large that trying it would take for ever.
+func oversized(public crypto.PublicKey) bool {
+	key, ok := public.(*rsa.PublicKey)
+	return ok && key.N.BitLen() > maxRSA
 }
 
 // signerOf reads whom a certificate names. Fulcio's name exactly one; which of several
