@@ -103,8 +103,11 @@ func (j *judgement) identities(identities []identityConfig, out *verifier.Author
 			continue
 		}
 		out.Identities = append(out.Identities, id)
-		if c.open() {
+		switch {
+		case c.open():
 			j.out.Warnings.add(c.fault("takes every workflow on every ref: whoever may push a branch of it may sign", "name the workflow, or the ref, like refs/tags/v*"))
+		case c.crosses():
+			j.out.Warnings.add(c.fault("has two stars that cross the @ before the ref: whoever may push a branch may call it x@refs/heads/main, and sign", "write * for the file of the workflow: it stays between slashes"))
 		}
 	}
 	if len(identities) > 0 && len(out.Identities) == 0 {
