@@ -183,6 +183,9 @@ func (v *verification) checkCertificate(e Evidence, p *proven) (Evidence, truste
 	}
 	e.issuer, e.subject, e.signedAt, e.until = signer.issuer, signer.subject, vouched.signedAt, vouched.until
 	e.by = by.authorities
+	if slices.ContainsFunc(v.keys, func(k trusted) bool { return k.key.id == key.id }) {
+		e.sharedKey = key.id
+	}
 	if vouched.signedAt.IsZero() {
 		e.untimed = "its certificate is of a private PKI, and no time is proven"
 	}
