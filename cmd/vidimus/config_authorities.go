@@ -64,6 +64,7 @@ func (j *judgement) kind(a named[authorityConfig]) {
 }
 
 func (j *judgement) keys(keys []keyConfig, out *verifier.Authority) {
+	first := make(map[string]keyConfig) // by the key's ID
 	for i, k := range keys {
 		if slices.ContainsFunc(keys[:i], func(o keyConfig) bool { return filepath.Clean(o.Name) == filepath.Clean(k.Name) }) {
 			j.fail(k, k.Name+" is in this list already", "remove one of the two")
@@ -75,6 +76,12 @@ func (j *judgement) keys(keys []keyConfig, out *verifier.Authority) {
 			out.Suspended = what
 			continue
 		}
+		if other, ok := first[key.ID()]; ok && !(other.From.Equal(k.From) && other.Until.Equal(k.Until)) {
+			// which of them is meant is for nobody to guess
+			j.fail(k, k.Name+" holds the key of "+other.Name+" with another from or until", "keep one of the two")
+			continue
+		}
+		first[key.ID()] = k
 		out.Keys = append(out.Keys, key)
 		if !k.From.IsZero() || !k.Until.IsZero() {
 			if out.Windows == nil {
