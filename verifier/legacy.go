@@ -30,41 +30,49 @@ const (
 	timestampAnnotation   = "dev.sigstore.cosign/rfc3161timestamp"
 )
 
-// maxAttached is how many bytes of these annotations one signature may have.
-const maxAttached = 128 << 10
-
 // attached is what those annotations of one signature say, unread.
 type attached struct {
 	certificate, chain, entry, timestamp string
-	tooLarge                             bool
+	tooLarge                             string // why nothing of it is read
 }
 
-func (a attached) proves() bool { return a.entry != "" || a.timestamp != "" }
+// certified reports whether a certificate is attached, or something that is not read.
+func (a attached) certified() bool { return a.certificate != "" || a.tooLarge != "" }
+
+// proves reports whether something is attached that may prove a time.
+func (a attached) proves() bool { return a.entry != "" || a.timestamp != "" || a.tooLarge != "" }
 
 // readAttached reads the annotations of a layer. One that is no string is as if it were
 // not there.
 func readAttached(annotations map[string]json.RawMessage) attached {
 	var a attached
 	size := 0
-	for name, into := range map[string]*string{
-		certificateAnnotation: &a.certificate, chainAnnotation: &a.chain,
-		entryAnnotation: &a.entry, timestampAnnotation: &a.timestamp,
+	for _, part := range []struct {
+		name  string
+		into  *string
+		limit int
+	}{
+		{certificateAnnotation, &a.certificate, envelope.MaxMaterialSize}, {chainAnnotation, &a.chain, envelope.MaxMaterialSize},
+		{entryAnnotation, &a.entry, envelope.MaxEntrySize}, {timestampAnnotation, &a.timestamp, envelope.MaxStampSize},
 	} {
-		raw := annotations[name]
-		if size += len(raw); size > maxAttached {
-			return attached{tooLarge: true}
+		raw := annotations[part.name]
+		if size += len(raw); len(raw) > part.limit {
+			return attached{tooLarge: fmt.Sprintf("its annotation %s has more than %d bytes", part.name, part.limit)}
 		}
-		if json.Unmarshal(raw, into) != nil {
-			*into = ""
+		if json.Unmarshal(raw, part.into) != nil {
+			*part.into = ""
 		}
+	}
+	if size > envelope.MaxMaterialSize {
+		return attached{tooLarge: fmt.Sprintf("its annotations have more than %d bytes", envelope.MaxMaterialSize)}
 	}
 	return a
 }
 
 // proven makes a bundle v0.1 of a signature over payload and what is attached to it.
 func (a attached) proven(payload, signature []byte) (*proven, error) {
-	if a.tooLarge {
-		return nil, fmt.Errorf("its annotations have more than %d bytes", maxAttached)
+	if a.tooLarge != "" {
+		return nil, errors.New(a.tooLarge)
 	}
 	material := &protobundle.VerificationMaterial{
 		Content: &protobundle.VerificationMaterial_PublicKey{PublicKey: &protocommon.PublicKeyIdentifier{}},
