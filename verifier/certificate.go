@@ -60,6 +60,10 @@ type proven struct {
 	signed    []byte // what the signature is over
 	message   bool   // signed is the message itself, not the encoding of an envelope
 	signature []byte
+
+	// Of an envelope in an attestation image.
+	layer []byte       // the envelope's bytes, which a timestamp may be over; nil: it is over the signature
+	old   *inTotoEntry // an entry of a type that sigstore-go does not read; nil: there is none
 }
 
 // parseProven reads a bundle that package envelope has read as b; nothing that it
@@ -240,11 +244,22 @@ func (w way) check(p *proven, leaf *x509.Certificate, others []*x509.Certificate
 	if len(p.entity.GetVerificationMaterial().GetX509CertificateChain().GetCertificates()) > 1 && p.entity.MinVersion("v0.3") {
 		return vouch{}, errors.New("a bundle of this version has one certificate, and no chain")
 	}
+	verifiers, err := w.root.over(p)
+	if err != nil {
+		return vouch{}, err
+	}
 	var problems []error
+	if p.old != nil && w.root.HasLogs() {
+		at, err := p.old.certified(p, w.root, leaf, others, now)
+		if err == nil {
+			return vouch{signedAt: at}, nil
+		}
+		problems = append(problems, err)
+	}
 	for _, by := range []struct {
 		verifier *verify.Verifier
 		counts   bool
-	}{{w.root.logged, true}, {w.root.stamped, w.unlogged || w.root.logged == nil}} {
+	}{{verifiers.logged, true}, {verifiers.stamped, w.unlogged || verifiers.logged == nil}} {
 		if by.verifier == nil || !by.counts {
 			continue
 		}

@@ -2,7 +2,6 @@ package verifier
 
 import (
 	"crypto"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -71,60 +70,76 @@ func readAttached(annotations map[string]json.RawMessage) attached {
 
 // proven makes a bundle v0.1 of a signature over payload and what is attached to it.
 func (a attached) proven(payload, signature []byte) (*proven, error) {
-	if a.tooLarge != "" {
-		return nil, errors.New(a.tooLarge)
+	m, algorithm, err := a.material()
+	if err != nil {
+		return nil, err
 	}
-	material := &protobundle.VerificationMaterial{
+	// the entry is about the payload's digest by the algorithm of the signature
+	digest := &protocommon.HashOutput{Algorithm: protocommon.HashAlgorithm_SHA2_256}
+	hash := crypto.SHA256
+	switch algorithm {
+	case "sha384":
+		digest.Algorithm, hash = protocommon.HashAlgorithm_SHA2_384, crypto.SHA384
+	case "sha512":
+		digest.Algorithm, hash = protocommon.HashAlgorithm_SHA2_512, crypto.SHA512
+	}
+	digest.Digest = newMessage(payload).sum(hash)
+	p := &proven{signed: payload, message: true, signature: signature}
+	return p, p.make(&protobundle.Bundle{
+		VerificationMaterial: m,
+		Content: &protobundle.Bundle_MessageSignature{
+			MessageSignature: &protocommon.MessageSignature{MessageDigest: digest, Signature: signature},
+		},
+	})
+}
+
+// make makes the entity of p, in the version that asks for no more than an annotation
+// holds.
+func (p *proven) make(b *protobundle.Bundle) error {
+	b.MediaType = "application/vnd.dev.sigstore.bundle+json;version=0.1"
+	err := guarded(func() (err error) {
+		p.entity, err = bundle.NewBundle(b)
+		return err
+	})
+	if err != nil {
+		return errors.New("its annotations: " + plain(err))
+	}
+	return nil
+}
+
+// material is what is attached in the form of a bundle. algorithm is that of the digest
+// that the log entry, if any, says it is about.
+func (a attached) material() (m *protobundle.VerificationMaterial, algorithm string, err error) {
+	if a.tooLarge != "" {
+		return nil, "", errors.New(a.tooLarge)
+	}
+	m = &protobundle.VerificationMaterial{
 		Content: &protobundle.VerificationMaterial_PublicKey{PublicKey: &protocommon.PublicKeyIdentifier{}},
 	}
 	if a.certificate != "" {
 		chain, err := a.certificates()
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
-		material.Content = &protobundle.VerificationMaterial_X509CertificateChain{X509CertificateChain: chain}
+		m.Content = &protobundle.VerificationMaterial_X509CertificateChain{X509CertificateChain: chain}
 	}
-	digest := &protocommon.HashOutput{Algorithm: protocommon.HashAlgorithm_SHA2_256}
-	sum := sha256.Sum256(payload)
-	digest.Digest = sum[:]
 	if a.entry != "" {
-		entry, algorithm, err := a.logEntry()
+		entry, of, err := a.logEntry()
 		if err != nil {
-			return nil, fmt.Errorf("annotation %s: %w", entryAnnotation, err)
+			return nil, "", fmt.Errorf("annotation %s: %w", entryAnnotation, err)
 		}
-		material.TlogEntries = []*protorekor.TransparencyLogEntry{entry}
-		// the entry is about the payload's digest by the algorithm of the signature
-		switch algorithm {
-		case "sha384":
-			digest.Algorithm, digest.Digest = protocommon.HashAlgorithm_SHA2_384, newMessage(payload).sum(crypto.SHA384)
-		case "sha512":
-			digest.Algorithm, digest.Digest = protocommon.HashAlgorithm_SHA2_512, newMessage(payload).sum(crypto.SHA512)
-		}
+		m.TlogEntries, algorithm = []*protorekor.TransparencyLogEntry{entry}, of
 	}
 	if a.timestamp != "" {
 		stamp, err := a.stamp()
 		if err != nil {
-			return nil, fmt.Errorf("annotation %s: %w", timestampAnnotation, err)
+			return nil, "", fmt.Errorf("annotation %s: %w", timestampAnnotation, err)
 		}
-		material.TimestampVerificationData = &protobundle.TimestampVerificationData{
+		m.TimestampVerificationData = &protobundle.TimestampVerificationData{
 			Rfc3161Timestamps: []*protocommon.RFC3161SignedTimestamp{{SignedTimestamp: stamp}},
 		}
 	}
-	p := &proven{signed: payload, message: true, signature: signature}
-	err := guarded(func() (err error) {
-		p.entity, err = bundle.NewBundle(&protobundle.Bundle{
-			MediaType:            "application/vnd.dev.sigstore.bundle+json;version=0.1",
-			VerificationMaterial: material,
-			Content: &protobundle.Bundle_MessageSignature{
-				MessageSignature: &protocommon.MessageSignature{MessageDigest: digest, Signature: signature},
-			},
-		})
-		return err
-	})
-	if err != nil {
-		return nil, errors.New("its annotations: " + plain(err))
-	}
-	return p, nil
+	return m, algorithm, nil
 }
 
 // certificates reads the signer's certificate and the chain beside it.

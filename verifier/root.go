@@ -137,24 +137,31 @@ func parseCAs(data []byte) (*Root, error) {
 func newRoot(data []byte, material root.TrustedMaterial) (*Root, error) {
 	sum := sha256.Sum256(data)
 	r := &Root{id: hex.EncodeToString(sum[:]), material: material}
-	promised := []verify.VerifierOption{verify.WithoutStatementPredicate()}
-	if len(material.CTLogs()) > 0 {
-		promised = append(promised, verify.WithSignedCertificateTimestamps(1))
-	}
-	var err error
-	if r.HasLogs() {
-		options := append([]verify.VerifierOption{verify.WithTransparencyLog(1), verify.WithObserverTimestamps(1)}, promised...)
-		if r.logged, err = verify.NewVerifier(material, options...); err != nil {
-			return nil, err
-		}
-	}
-	if len(material.TimestampingAuthorities()) > 0 {
-		options := append([]verify.VerifierOption{verify.WithSignedTimestamps(1)}, promised...)
-		if r.stamped, err = verify.NewVerifier(material, options...); err != nil {
-			return nil, err
-		}
+	if err := r.prepare(); err != nil {
+		return nil, err
 	}
 	return r, nil
+}
+
+// prepare makes what certificates are checked with.
+func (r *Root) prepare() (err error) {
+	promised := []verify.VerifierOption{verify.WithoutStatementPredicate()}
+	if len(r.material.CTLogs()) > 0 {
+		promised = append(promised, verify.WithSignedCertificateTimestamps(1))
+	}
+	if r.HasLogs() {
+		options := append([]verify.VerifierOption{verify.WithTransparencyLog(1), verify.WithObserverTimestamps(1)}, promised...)
+		if r.logged, err = verify.NewVerifier(r.material, options...); err != nil {
+			return err
+		}
+	}
+	if len(r.material.TimestampingAuthorities()) > 0 {
+		options := append([]verify.VerifierOption{verify.WithSignedTimestamps(1)}, promised...)
+		if r.stamped, err = verify.NewVerifier(r.material, options...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ID returns the lower-case hexadecimal SHA-256 of the bytes that r was read from.

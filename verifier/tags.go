@@ -203,8 +203,15 @@ func readLayer(layer json.RawMessage, form func(mediaType string) string) (Candi
 		return Candidate{}, false
 	}
 	c := Candidate{form: form(mediaType), blob: v1.Descriptor{MediaType: types.MediaType(mediaType)}}
-	if c.fault = c.readBlob(members); c.fault == "" && c.form == FormSimpleSigning {
+	switch c.fault = c.readBlob(members); {
+	case c.fault != "":
+	case c.form == FormSimpleSigning:
 		c.fault = c.readSignature(members)
+	case c.form == FormAttestation: // whose envelope holds its signature
+		var annotations map[string]json.RawMessage
+		if json.Unmarshal(members["annotations"], &annotations) == nil {
+			c.attached = readAttached(annotations)
+		}
 	}
 	return c, true
 }

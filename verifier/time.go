@@ -51,6 +51,13 @@ func (r *Root) times(p *proven, material root.TrustedMaterial, now time.Time) (t
 	var times []time.Time
 	var problem error
 	err := guarded(func() error {
+		if p.old != nil && r.HasLogs() {
+			at, err := p.old.time(p, r, material)
+			if err == nil {
+				times = append(times, at)
+			}
+			return err
+		}
 		if !r.HasLogs() || len(p.entity.GetVerificationMaterial().GetTlogEntries()) == 0 {
 			return nil
 		}
@@ -67,7 +74,7 @@ func (r *Root) times(p *proven, material root.TrustedMaterial, now time.Time) (t
 		if len(r.material.TimestampingAuthorities()) == 0 {
 			return nil
 		}
-		stamped, faults, err := verify.VerifySignedTimestamp(p.entity, material)
+		stamped, faults, err := verify.VerifySignedTimestamp(p.entity, p.stamps(material))
 		for _, t := range stamped {
 			times = append(times, t.Time)
 		}

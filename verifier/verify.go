@@ -238,7 +238,7 @@ func (v *verification) check(c Candidate, p payload) (Evidence, error) {
 	case FormBundle:
 		return v.checkBundle(e, string(c.blob.MediaType), p.data)
 	case FormAttestation:
-		return v.checkEnvelope(e, p.data), nil
+		return v.checkEnvelope(e, p.data, c.attached), nil
 	}
 	return v.checkPayload(e, p.data, c), nil
 }

@@ -79,7 +79,6 @@ func cosignBlobFlags() []cosignFlag {
 	all := []string{"attest", "sign-blob", "verify-blob"}
 	flags := []cosignFlag{
 		{name: "verbose", short: "d", on: all, kind: boolFlag, harmless: "false", accepted: true},
-		{name: "insecure-ignore-tlog", on: verifyBlob, kind: boolFlag, harmless: "true", accepted: true},
 		{name: "rekor-entry-type", on: attest, harmless: "dsse"},
 		{name: "registry-referrers-mode", on: attest, harmless: "legacy"},
 		{name: "max-workers", on: verifyBlob, kind: numberFlag, harmless: "10", accepted: true},
@@ -94,18 +93,17 @@ func cosignBlobFlags() []cosignFlag {
 	add(all, off, "sk")
 	add(signs, off, "use-signing-config", "issue-certificate", "insecure-skip-verify", "oidc-disable-ambient-providers")
 	add(attest, off, "k8s-keychain", "no-upload", "replace", "record-creation-timestamp")
-	add(verifyBlob, off, "use-signed-timestamps")
 	add(verifyBlob, cosignFlag{kind: boolFlag, harmless: "false", accepted: true},
-		"new-bundle-format", "offline", "private-infrastructure", "insecure-ignore-sct", "allow-certificate-chain")
-	add(all, cosignFlag{}, "certificate", "certificate-chain", "slot", "rfc3161-timestamp")
-	add(signs, cosignFlag{}, "fulcio-auth-flow", "oidc-client-id", "oidc-client-secret-file", "oidc-issuer", "oidc-provider",
-		"oidc-redirect-url", "timestamp-client-cacert", "timestamp-client-cert", "timestamp-client-key", "timestamp-server-name")
+		"new-bundle-format", "offline", "private-infrastructure", "insecure-ignore-sct", "use-signed-timestamps",
+		"allow-certificate-chain")
+	add(all, cosignFlag{}, "slot", "rfc3161-timestamp")
+	add(signs, cosignFlag{}, "certificate", "certificate-chain", "fulcio-auth-flow", "oidc-client-id", "oidc-client-secret-file",
+		"oidc-issuer", "oidc-provider", "oidc-redirect-url", "timestamp-client-cacert", "timestamp-client-cert", "timestamp-client-key", "timestamp-server-name")
 	add(attest, cosignFlag{}, "bundle", "statement", "attachment-tag-prefix", "registry-client-cert", "registry-client-key",
 		"registry-password", "registry-server-name", "registry-token", "registry-username")
-	add(verifyBlob, cosignFlag{}, "rekor-url", "trusted-root", "ca-intermediates", "ca-roots", "certificate-github-workflow-name",
-		"certificate-github-workflow-ref", "certificate-github-workflow-repository", "certificate-github-workflow-sha",
-		"certificate-github-workflow-trigger", "certificate-identity", "certificate-identity-regexp",
-		"certificate-oidc-issuer", "certificate-oidc-issuer-regexp", "sct", "timestamp-certificate-chain")
+	add(verifyBlob, cosignFlag{}, "rekor-url", "certificate-github-workflow-name", "certificate-github-workflow-ref",
+		"certificate-github-workflow-repository", "certificate-github-workflow-sha", "certificate-github-workflow-trigger",
+		"sct", "timestamp-certificate-chain")
 	return flags
 }
 

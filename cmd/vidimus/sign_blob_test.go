@@ -149,7 +149,7 @@ func TestVerifyBlobMeetsMisuse(t *testing.T) {
 		"a missing file":   {"--key", "key.pub", "--signature", "MEQ=", "missing"},
 		"a missing bundle": {"--key", "key.pub", "--bundle", "missing", "file"},
 		"neither":          {"--key", "key.pub", "--signature", "missing.sig", "file"},
-		"keyless, not yet": {"--certificate-identity", "x", "--signature", "MEQ=", "file"},
+		"no issuer":        {"--certificate-identity", "x", "--signature", "MEQ=", "file"},
 	} {
 		var out output
 		if code, err := out.execute(t.Context(), newVerifyBlobCommand(), nil, args...); code != exitMisuse {

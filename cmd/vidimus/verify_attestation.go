@@ -19,7 +19,7 @@ import (
 
 type verifyAttestationFlags struct {
 	registryFlags
-	key           string
+	signerFlags
 	predicateType string
 	policies      []string
 	output        string
@@ -29,15 +29,16 @@ type verifyAttestationFlags struct {
 func newVerifyAttestationCommand() *cobra.Command {
 	var f verifyAttestationFlags
 	cmd := &cobra.Command{
-		Use:   "verify-attestation --key KEY IMAGE...",
-		Short: "Check that a statement about an image is signed by a key",
-		Long: `Check the attestations of images with one public key, as cosign verify-attestation
-does, and print those of the predicate type as DSSE envelopes, a line of JSON each,
-with the signatures that hold. They are looked for at the image's tag .att, in
-sigstore bundles and in other referrers of the image, or in COSIGN_REPOSITORY.
+		Use:   "verify-attestation --key KEY IMAGE... | verify-attestation --certificate-identity WHO --certificate-oidc-issuer URL IMAGE...",
+		Short: "Check that a statement about an image is signed by a key or an identity",
+		Long: `Check the attestations of images with one public key, or by whom a certificate names,
+as cosign verify-attestation does, and print those of the predicate type as DSSE
+envelopes, a line of JSON each, with the signatures that hold. They are looked for at
+the image's tag .att, in sigstore bundles and in other referrers of the image, or in
+COSIGN_REPOSITORY.
 
-KEY is a file, env://NAME, or the bare base64 body of a public key. --type is a URI
-or one of ` + strings.Join(envelope.PredicateAliases(), ", ") + `.
+KEY is a file, env://NAME, or the bare base64 body of a public key. The flags about
+certificates are those of verify. --type is a URI or one of ` + strings.Join(envelope.PredicateAliases(), ", ") + `.
 
 --policy names a file of Rego in cosign's form (package signature, rule allow); its
 input is the statement. Every attestation of the type must satisfy every one. CUE is
@@ -46,7 +47,9 @@ not supported.
 Exit code 0: every image is attested so; 1: one is not, or does not exist;
 2: misuse; 3: could not tell.`,
 		Example: `  vidimus verify-attestation --key cosign.pub --type slsaprovenance1 ghcr.io/acme/web:v1
-  vidimus verify-attestation --key cosign.pub --type vuln --policy scan.rego ghcr.io/acme/web@sha256:...`,
+  vidimus verify-attestation --key cosign.pub --type vuln --policy scan.rego ghcr.io/acme/web@sha256:...
+  vidimus verify-attestation --certificate-oidc-issuer https://token.actions.githubusercontent.com \
+    --certificate-identity-regexp 'https://github\.com/acme/web/.*' --type slsaprovenance1 ghcr.io/acme/web:v1`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return errors.New("name at least one image")
@@ -56,12 +59,12 @@ Exit code 0: every image is attested so; 1: one is not, or does not exist;
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.key, "key", "", "public key: file, env://NAME, or base64 body")
+	f.signerFlags.register(flags)
 	flags.StringVar(&f.predicateType, "type", "custom", "predicate type: an alias or a URI")
 	flags.StringSliceVar(&f.policies, "policy", nil, "`FILE` of Rego that every attestation must satisfy; may be repeated")
 	flags.StringVarP(&f.output, "output", "o", "json", "json or text; attestations are JSON either way")
 	flags.DurationVarP(&f.timeout, "timeout", "t", 3*time.Minute, "give up after this time")
-	f.register(cmd)
+	f.registryFlags.register(cmd)
 	cmd.Flag("allow-insecure-registry").Hidden = true // it is refused
 	registerCosignFlags(cmd)
 	return cmd
@@ -69,7 +72,7 @@ Exit code 0: every image is attested so; 1: one is not, or does not exist;
 
 // askedAttestation is what the flags ask for.
 type askedAttestation struct {
-	key           verifier.Key
+	by            wantedSigner
 	predicateType string
 	modules       []askedModule
 }
@@ -104,7 +107,7 @@ func (f *verifyAttestationFlags) run(cmd *cobra.Command, images []string) error 
 		if err != nil {
 			return fmt.Errorf("%s: %w", image, withHint(err, reference))
 		}
-		if err := printAttestations(cmd, image, holding); err != nil {
+		if err := printAttestations(cmd, image, holding, len(asked.by.Keys) == 0); err != nil {
 			return err
 		}
 	}
@@ -113,7 +116,7 @@ func (f *verifyAttestationFlags) run(cmd *cobra.Command, images []string) error 
 
 // asked reads what the flags name.
 func (f *verifyAttestationFlags) asked(ctx context.Context) (asked askedAttestation, err error) {
-	if asked.key, err = loadPublicKey(ctx, f.key); err != nil {
+	if asked.by, err = f.wanted(ctx); err != nil {
 		return asked, err
 	}
 	if asked.predicateType, err = envelope.PredicateType(f.predicateType); err != nil {
@@ -150,12 +153,14 @@ func (f *verifyAttestationFlags) verify(ctx context.Context, reference name.Refe
 	subject := verifier.Subject{
 		Repository: registryName(reference.Context().Registry) + "/" + reference.Context().RepositoryStr(), Digest: digest, Attestations: true,
 	}
-	authorities := []verifier.Authority{{Name: keyName(f.key), Keys: []verifier.Key{asked.key}}}
-	report := verifier.Verify(ctx, registry, subject, authorities, verifier.Sources(), nil)
+	report := verifier.Verify(ctx, registry, subject, []verifier.Authority{asked.by.Authority}, verifier.Sources(), nil)
 	var holding []verifier.Evidence
 	var others []string
+	var rejected string // why one does not count that has a certificate
 	for _, e := range report.Evidence {
 		switch {
+		case !e.Verified() && e.Certified():
+			rejected = e.Detail()
 		case !e.Verified() || e.IsSignature():
 		case e.PredicateType() == asked.predicateType:
 			holding = append(holding, e)
@@ -175,9 +180,12 @@ func (f *verifyAttestationFlags) verify(ctx context.Context, reference name.Refe
 		}
 	}
 	if len(holding) == 0 {
-		text := fmt.Sprintf("%s: no attestation of %s by %s (key %s) holds", digest, envelope.PredicateName(asked.predicateType), keyName(f.key), shortID(asked.key.ID()))
-		if len(others) > 0 {
+		text := fmt.Sprintf("%s: no attestation of %s by %s holds", digest, envelope.PredicateName(asked.predicateType), asked.by.called)
+		switch {
+		case len(others) > 0:
 			text += "; it attested " + displayed(strings.Join(others, ", "))
+		case len(asked.by.Keys) == 0 && rejected != "":
+			text += ": " + displayed(rejected)
 		}
 		return nil, doesNotHold(errors.New(text))
 	}
@@ -207,13 +215,17 @@ func (asked askedAttestation) satisfied(ctx context.Context, holding []verifier.
 
 // printAttestations prints what cosign verify-attestation prints: what was checked for
 // people, the envelopes for programs.
-func printAttestations(cmd *cobra.Command, image string, holding []verifier.Evidence) error {
+func printAttestations(cmd *cobra.Command, image string, holding []verifier.Evidence, certified bool) error {
+	how := "The signatures were verified against the specified public key"
+	if certified {
+		how = "The certificates and the times of the signatures were verified against the trust root"
+	}
 	fmt.Fprintf(cmd.ErrOrStderr(), `
 Verification for %s --
 The following checks were performed on each of these signatures:
   - The cosign claims were validated
-  - The signatures were verified against the specified public key
-`, image)
+  - %s
+`, image, how)
 	for _, e := range holding {
 		held, _ := e.Envelope()
 		line, err := envelope.EncodeEnvelope(held)
