@@ -243,15 +243,16 @@ func holdsSignatures(suffix string) bool {
 	return suffix == ".sig" || suffix == ".cosign" || suffix == ".att"
 }
 
-// isListing reports whether an index can be a list of referrers: nothing in it is
-// made to be run, or brings along what passes no gate of its own.
+// isListing reports whether an index can be a list of referrers: it refers to nothing
+// itself, and nothing in it is made to be run, or brings along what passes no gate of
+// its own.
 func (m *manifest) isListing() bool {
 	for _, desc := range m.manifests {
 		if desc.Platform != nil || desc.Data != nil || len(desc.URLs) > 0 {
 			return false
 		}
 	}
-	return m.index
+	return m.index && m.subject == nil
 }
 
 // store puts the manifest where it belongs, and returns what its reference names
