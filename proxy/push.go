@@ -332,6 +332,11 @@ func (p *pushed) putSigned(ctx context.Context) error {
 	if key == nil {
 		return unavailable("the key of authority "+p.rule.Sign+" that signs pushes is not available; the tag was not put, and the same push again will", retryAfterDefault, nil)
 	}
+	leave, err := p.proxy.signings.sign(ctx, p.name)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	if err := p.putByDigest(ctx); err != nil {
 		return err
 	}

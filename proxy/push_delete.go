@@ -44,6 +44,13 @@ func (q *request) deleteManifest(v *view, rule *policy.Push) error {
 }
 
 func (v *view) remove(ctx context.Context, tag string, digest v1.Hash) error {
+	if _, _, signatures := subjectOfTag(tag); tag == "" || signatures {
+		leave, err := v.proxy.signings.remove(ctx, v.name)
+		if err != nil {
+			return err
+		}
+		defer leave()
+	}
 	if tag != "" {
 		err := v.registered.Push.DeleteManifest(ctx, v.repository, tag)
 		v.moved(ctx, tag)

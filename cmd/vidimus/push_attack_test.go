@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -57,5 +59,55 @@ func TestAListOfReferrersThatRefersToSomethingIsAnImage(t *testing.T) {
 	}
 	if status := p.within("PUT", "/v2/local/acme/web/manifests/v2", image.MediaType, image.Body); status != http.StatusCreated {
 		t.Errorf("the subject is put with %d afterwards", status)
+	}
+}
+
+// What is deleted while a push signs takes no signature from under the tag that the
+// push then puts.
+func TestNothingIsDeletedBetweenASignatureAndItsTag(t *testing.T) {
+	t.Parallel()
+	image := lying.Image("deleted meanwhile")
+	signatureTag := lying.SignatureTag(image.Digest())
+	honest := newPushing(t, lying.Start(t))
+	honest.created(honest.image("local/acme/web", image, "v1"))
+	reads := lying.Manifest("acme/web", signatureTag).GET()
+	last := len(honest.up.Requests(reads))
+	for name, deleted := range map[string]string{"the image": image.Digest().String(), "the tag of its signatures": signatureTag} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPushing(t, lying.Start(t))
+			signed, goOn := make(chan struct{}), make(chan struct{})
+			p.up.Lie(reads.Nth(last), lying.Before(func(ctx context.Context) {
+				close(signed) // and seen to have stayed
+				select {
+				case <-goOn:
+				case <-ctx.Done():
+				}
+			}))
+			var group sync.WaitGroup
+			group.Go(func() { p.image("local/acme/web", image, "v1") })
+			<-signed
+			done := make(chan struct{})
+			group.Go(func() {
+				p.do("DELETE", "/v2/local/acme/web/manifests/"+deleted, nil, nil)
+				close(done)
+			})
+			select {
+			case <-done:
+			case <-time.After(300 * time.Millisecond): // it waits for the push
+			}
+			sawTag := false
+			p.up.Lie(lying.Any().Method("DELETE"), lying.Before(func(context.Context) { sawTag = slices.Contains(p.up.Tags("acme/web"), "v1") }))
+			close(goOn)
+			group.Wait()
+			select {
+			case <-done:
+			default:
+				t.Fatal("it is not deleted")
+			}
+			if !sawTag {
+				p.neverUnsigned("acme/web", image)
+			}
+		})
 	}
 }
