@@ -64,6 +64,7 @@ type Proxy struct {
 	pushing  chan struct{} // a place for each manifest that is being pushed
 	locks    *Locks
 	signings signings
+	moves    atomic.Uint64 // tags and manifests that were put, or deleted, through here
 	merge    Merge
 	settle   time.Duration
 
