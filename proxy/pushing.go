@@ -96,7 +96,7 @@ type Merge func(pushed, held []byte) (manifest, config []byte, err error)
 // Limits of what is pushed, beside those of manifests.
 const (
 	maxUploadSize = 64 << 30         // bytes of one blob
-	maxUploads    = 256              // pieces of blobs on their way at once
+	maxUploads    = 256              // uploads that are begun, or pieces of them on their way, at once
 	maxPushing    = 64               // manifests that are read, signed and put at once
 	pushPatience  = 30 * time.Second // how long one waits to be among them
 	uploadKept    = 24 * time.Hour   // how long an upload may take

@@ -64,6 +64,12 @@ func (q *request) startUpload(v *view) error {
 			return err
 		}
 	}
+	u := newSession(v.name, q.callerName(), q.begin)
+	end, err := q.proxy.uploads.begin(u.ID)
+	if err != nil {
+		return err
+	}
+	defer end()
 	location, mounted, err := q.mountOrStart(ctx, v)
 	if err != nil {
 		at := q.wanted()
@@ -77,15 +83,10 @@ func (q *request) startUpload(v *view) error {
 		}
 		return err
 	}
-	u := newSession(v.name, q.callerName(), location, q.begin)
+	u.Location = location
 	if isZero(digest) {
 		return q.sendUpload(http.StatusAccepted, u)
 	}
-	end, err := q.proxy.uploads.begin(u.ID)
-	if err != nil {
-		return errors.Join(err, v.cancel(ctx, u))
-	}
-	defer end()
 	return q.finishUpload(v, u, digest)
 }
 
