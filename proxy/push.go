@@ -128,7 +128,7 @@ func (q *request) readManifest() (*manifest, error) {
 	if q.r.ContentLength > verifier.MaxManifestSize {
 		return nil, tooLarge
 	}
-	content, err := readAtMost(q.body(), verifier.MaxManifestSize)
+	content, err := readAtMost(q.body(pushPatience), verifier.MaxManifestSize)
 	switch {
 	case errors.Is(err, errMismatch):
 		return nil, tooLarge

@@ -133,7 +133,7 @@ func (q *request) appendUpload(v *view, u session) error {
 	if err != nil {
 		return err
 	}
-	if u, err = q.relay(v, u, q.body(), q.r.ContentLength, ranged); err != nil {
+	if u, err = q.relay(v, u, q.body(readPatience), q.r.ContentLength, ranged); err != nil {
 		return err
 	}
 	return q.sendUpload(http.StatusAccepted, u)
@@ -177,7 +177,7 @@ func (q *request) commitUpload(v *view, u session) error {
 // else.
 func (q *request) finishUpload(v *view, u session, digest v1.Hash) error {
 	ctx := q.r.Context()
-	source := q.body()
+	source := q.body(readPatience)
 	body := bufio.NewReaderSize(source, 16)
 	if _, err := body.Peek(1); err != io.EOF { // an empty piece is not sent
 		if u, err = q.relay(v, u, struct {
