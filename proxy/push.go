@@ -144,7 +144,7 @@ func (q *request) readManifest() (*manifest, error) {
 		return nil, invalidDigest(q.route.reference, "the manifest's bytes hash to "+m.digest.String())
 	}
 	if q.Gate.Revoked(m.digest) {
-		return nil, &Error{Status: http.StatusForbidden, Code: codeDenied, Message: m.digest.String() + " is revoked: it can neither be pushed nor pulled", Reason: policy.ReasonRevoked}
+		return nil, revoked(m.digest)
 	}
 	return m, nil
 }
@@ -417,6 +417,9 @@ func (p *pushed) children(ctx context.Context, index *manifest, depth int, found
 		if _, err := parseDigest(desc.Digest.String()); err != nil {
 			return err
 		}
+		if p.Gate.Revoked(desc.Digest) {
+			return revoked(desc.Digest)
+		}
 		child, err := p.byDigest(ctx, desc.Digest)
 		if errors.Is(err, fs.ErrNotExist) {
 			return &Error{
@@ -438,8 +441,4 @@ func (p *pushed) children(ctx context.Context, index *manifest, depth int, found
 		}
 	}
 	return nil
-}
-
-func conflict(message string) *Error {
-	return &Error{Status: http.StatusConflict, Code: codeDenied, Message: message}
 }

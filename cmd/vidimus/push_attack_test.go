@@ -6,9 +6,12 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"vidimus/e2e/lying"
 )
@@ -109,5 +112,68 @@ func TestNothingIsDeletedBetweenASignatureAndItsTag(t *testing.T) {
 				p.neverUnsigned("acme/web", image)
 			}
 		})
+	}
+}
+
+// What is revoked is not signed, as part of an index neither.
+func TestNothingRevokedIsSignedAsAChild(t *testing.T) {
+	t.Parallel()
+	p := newPushing(t, lying.Start(t))
+	revoked := lying.Image("revoked")
+	l := *p.loaded
+	l.Policy.Revoked = []v1.Hash{revoked.Digest()}
+	p.loaded = &l
+	p.start()
+	p.up.Push("acme/web", revoked)
+	index := lying.Index(lying.Image("fine"), lying.Index(revoked))
+	for _, child := range index.Children {
+		p.up.Push("acme/web", child)
+	}
+	response, text := p.manifest("local/acme/web", "v1", index)
+	if response.StatusCode != http.StatusForbidden || !strings.Contains(text, "revoked") {
+		t.Errorf("%d %s", response.StatusCode, text)
+	}
+	for _, content := range []lying.Content{index, revoked} {
+		if n := len(p.signatures("acme/web", content.Digest())); n != 0 {
+			t.Errorf("%s has %d signatures", content.Digest(), n)
+		}
+	}
+	if tags := p.up.Tags("acme/web"); len(tags) != 0 {
+		t.Errorf("the tags are %q", tags)
+	}
+}
+
+// What a list of referrers says beside what it lists stays when something is added.
+func TestAListOfReferrersKeepsWhatItSays(t *testing.T) {
+	t.Parallel()
+	up := lying.Start(t)
+	up.WithoutReferrers()
+	p := newPushing(t, up)
+	image := lying.Image("subject")
+	p.created(p.image("local/open/web", image, "v1"))
+	sbom := func(text string) lying.Content {
+		return lying.Artifact("application/spdx+json", image.Descriptor(), lying.Layer{MediaType: "application/spdx+json", Data: []byte(text)})
+	}
+	first := sbom(`{"n":1}`)
+	up.Push("open/web", first)
+	var fields map[string]any
+	if err := json.Unmarshal(lying.IndexOf(first.Descriptor()).Body, &fields); err != nil {
+		t.Fatal(err)
+	}
+	fields["annotations"] = map[string]string{"kept": "yes"}
+	fields["manifests"].([]any)[0].(map[string]any)["unknown"] = "kept too"
+	held := lying.RawManifest(lying.IndexOf().MediaType, lying.Encode(fields))
+	up.Push("open/web", held, lying.FallbackTag(image.Digest()))
+	p.created(p.image("local/open/web", sbom(`{"n":2}`), sbom(`{"n":2}`).Digest().String()))
+	body, _, _ := up.Manifest("open/web", lying.FallbackTag(image.Digest()))
+	var list struct {
+		Manifests   []map[string]any
+		Annotations map[string]string
+	}
+	if err := json.Unmarshal(body, &list); err != nil || len(list.Manifests) != 2 {
+		t.Fatalf("%v: %s", err, body)
+	}
+	if list.Annotations["kept"] != "yes" || list.Manifests[0]["unknown"] != "kept too" {
+		t.Errorf("something is lost: %s", body)
 	}
 }
