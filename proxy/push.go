@@ -243,18 +243,6 @@ func holdsSignatures(suffix string) bool {
 	return suffix == ".sig" || suffix == ".cosign" || suffix == ".att"
 }
 
-// isListing reports whether an index can be a list of referrers: it refers to nothing
-// itself, and nothing in it is made to be run, or brings along what passes no gate of
-// its own.
-func (m *manifest) isListing() bool {
-	for _, desc := range m.manifests {
-		if desc.Platform != nil || desc.Data != nil || len(desc.URLs) > 0 {
-			return false
-		}
-	}
-	return m.index && m.subject == nil
-}
-
 // store puts the manifest where it belongs, and returns what its reference names
 // then.
 func (p *pushed) store(ctx context.Context) (*manifest, error) {
@@ -300,7 +288,7 @@ func (p *pushed) putTag(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	if err := p.sparesListing(ctx); err != nil {
+	if err := p.spares(ctx); err != nil {
 		return err
 	}
 	_, err = p.registered.Push.PutManifest(ctx, p.repository, p.tag, string(p.mediaType), p.bytes)
@@ -312,17 +300,27 @@ func (p *pushed) putTag(ctx context.Context) error {
 	return nil
 }
 
-// sparesListing refuses to put an image where a list of referrers is, as a copy by
-// digest would that is tagged with its digest.
-func (p *pushed) sparesListing(ctx context.Context) error {
-	if isZero(p.named) || p.suffix != "" {
+// spares refuses to put an image where a list of referrers is, as a copy by digest
+// would that is tagged with its digest; and evidence where an image is, for who may put
+// evidence may not move an image's tag.
+func (p *pushed) spares(ctx context.Context) error {
+	if isZero(p.named) {
 		return nil
 	}
 	held, err := p.readTag(ctx, p.tag)
-	if err != nil || held == nil || !held.isListing() || held.digest == p.digest {
+	if err != nil || held == nil || held.digest == p.digest {
 		return err
 	}
-	return conflict("the tag " + p.tag + " holds the list of what refers to " + p.named.String() + ", and is not replaced by an image")
+	if p.suffix == "" && held.isListing() {
+		return conflict("the tag " + p.tag + " holds the list of what refers to " + p.named.String() + ", and is not replaced")
+	}
+	if p.kind != pushedEvidence {
+		return nil
+	}
+	if about, err := p.subjectOf(ctx, held, p.named); err != nil || !isZero(about) {
+		return err
+	}
+	return conflict("the tag " + p.tag + " holds an image, and is not replaced by evidence about " + p.about.String())
 }
 
 // putSigned stores the manifest by digest, signs it and what it lists, and only then

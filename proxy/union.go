@@ -189,6 +189,18 @@ func unionOfListings(_ context.Context, pushed, held *manifest) (*manifest, []by
 	return joined, nil, true, err
 }
 
+// isListing reports whether an index can be a list of referrers: it refers to nothing
+// itself, and nothing in it is made to be run, or brings along what passes no gate of
+// its own.
+func (m *manifest) isListing() bool {
+	for _, desc := range m.manifests {
+		if desc.Platform != nil || desc.Data != nil || len(desc.URLs) > 0 {
+			return false
+		}
+	}
+	return m.index && m.subject == nil
+}
+
 // listReferrer adds the manifest to the fallback tag of its subject, for an upstream
 // that keeps no list by itself.
 func (p *pushed) listReferrer(ctx context.Context) error { return p.listAs(ctx, p.manifest) }
