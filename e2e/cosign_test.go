@@ -66,7 +66,7 @@ func status(t *testing.T, v *real.Vidimus, repository, reference string) (int, s
 	return resp.StatusCode, string(body)
 }
 
-func TestCosignAndVidimusUnderstandEachOther(t *testing.T) {
+func TestE6CosignAndVidimusUnderstandEachOther(t *testing.T) {
 	for _, major := range []int{2, 3} {
 		t.Run(fmt.Sprintf("cosign %d", major), func(t *testing.T) {
 			cosign := real.NewCosign(t, major)

@@ -96,8 +96,9 @@ func readAtMost(r io.Reader, most int64) ([]byte, error) {
 // holds the bytes and asks all the same wants to know whether the upstream does.
 func (v *view) fetchManifest(ctx context.Context, digest v1.Hash) (*manifest, error) {
 	return flight(ctx, &v.fetches, v.name+"\x00"+digest.String(), fetchTime, func(ctx context.Context) (*manifest, error) {
+		moves := v.proxy.moves.Load()
 		m, err := v.askManifest(ctx, digest.String(), nil, digest)
-		if err == nil {
+		if err == nil && v.proxy.moves.Load() == moves { // else it may have been deleted since
 			v.back(ctx, digest)
 		}
 		return m, err

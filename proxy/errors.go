@@ -357,3 +357,13 @@ func quote(s string) string { return strconv.Quote(printable(s)) }
 
 // isZero reports whether a digest is not set.
 func isZero(digest v1.Hash) bool { return digest == v1.Hash{} }
+
+// conflict is the answer to a push that would take the place of something else.
+func conflict(message string) *Error {
+	return &Error{Status: http.StatusConflict, Code: codeDenied, Message: message}
+}
+
+// revoked is the answer to a push of what is never served.
+func revoked(digest v1.Hash) *Error {
+	return &Error{Status: http.StatusForbidden, Code: codeDenied, Message: digest.String() + " is revoked: it can neither be pushed nor pulled", Reason: policy.ReasonRevoked}
+}

@@ -59,12 +59,14 @@ type Proxy struct {
 	prefetches *prefetcher // nil: nothing is fetched ahead
 	current    atomic.Pointer[live]
 
-	sealer  sealer
-	uploads uploadsUnderWay
-	pushing chan struct{} // a place for each manifest that is being pushed
-	locks   *Locks
-	merge   Merge
-	settle  time.Duration
+	sealer   sealer
+	uploads  uploadsUnderWay
+	pushing  chan struct{} // a place for each manifest that is being pushed
+	locks    *Locks
+	signings signings
+	moves    atomic.Uint64 // tags and manifests that were put, or deleted, through here
+	merge    Merge
+	settle   time.Duration
 
 	background tasks
 	observing  chan struct{} // a place for each verification that nobody waits for

@@ -128,7 +128,7 @@ func (q *request) readManifest() (*manifest, error) {
 	if q.r.ContentLength > verifier.MaxManifestSize {
 		return nil, tooLarge
 	}
-	content, err := readAtMost(q.body(), verifier.MaxManifestSize)
+	content, err := readAtMost(q.body(pushPatience), verifier.MaxManifestSize)
 	switch {
 	case errors.Is(err, errMismatch):
 		return nil, tooLarge
@@ -144,7 +144,7 @@ func (q *request) readManifest() (*manifest, error) {
 		return nil, invalidDigest(q.route.reference, "the manifest's bytes hash to "+m.digest.String())
 	}
 	if q.Gate.Revoked(m.digest) {
-		return nil, &Error{Status: http.StatusForbidden, Code: codeDenied, Message: m.digest.String() + " is revoked: it can neither be pushed nor pulled", Reason: policy.ReasonRevoked}
+		return nil, revoked(m.digest)
 	}
 	return m, nil
 }
@@ -243,17 +243,6 @@ func holdsSignatures(suffix string) bool {
 	return suffix == ".sig" || suffix == ".cosign" || suffix == ".att"
 }
 
-// isListing reports whether an index can be a list of referrers: nothing in it is
-// made to be run, or brings along what passes no gate of its own.
-func (m *manifest) isListing() bool {
-	for _, desc := range m.manifests {
-		if desc.Platform != nil || desc.Data != nil || len(desc.URLs) > 0 {
-			return false
-		}
-	}
-	return m.index
-}
-
 // store puts the manifest where it belongs, and returns what its reference names
 // then.
 func (p *pushed) store(ctx context.Context) (*manifest, error) {
@@ -299,7 +288,7 @@ func (p *pushed) putTag(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	if err := p.sparesListing(ctx); err != nil {
+	if err := p.spares(ctx); err != nil {
 		return err
 	}
 	_, err = p.registered.Push.PutManifest(ctx, p.repository, p.tag, string(p.mediaType), p.bytes)
@@ -311,17 +300,27 @@ func (p *pushed) putTag(ctx context.Context) error {
 	return nil
 }
 
-// sparesListing refuses to put an image where a list of referrers is, as a copy by
-// digest would that is tagged with its digest.
-func (p *pushed) sparesListing(ctx context.Context) error {
-	if isZero(p.named) || p.suffix != "" {
+// spares refuses to put an image where a list of referrers is, as a copy by digest
+// would that is tagged with its digest; and evidence where an image is, for who may put
+// evidence may not move an image's tag.
+func (p *pushed) spares(ctx context.Context) error {
+	if isZero(p.named) {
 		return nil
 	}
 	held, err := p.readTag(ctx, p.tag)
-	if err != nil || held == nil || !held.isListing() || held.digest == p.digest {
+	if err != nil || held == nil || held.digest == p.digest {
 		return err
 	}
-	return conflict("the tag " + p.tag + " holds the list of what refers to " + p.named.String() + ", and is not replaced by an image")
+	if p.suffix == "" && held.isListing() {
+		return conflict("the tag " + p.tag + " holds the list of what refers to " + p.named.String() + ", and is not replaced")
+	}
+	if p.kind != pushedEvidence {
+		return nil
+	}
+	if about, err := p.subjectOf(ctx, held, p.named); err != nil || !isZero(about) {
+		return err
+	}
+	return conflict("the tag " + p.tag + " holds an image, and is not replaced by evidence about " + p.about.String())
 }
 
 // putSigned stores the manifest by digest, signs it and what it lists, and only then
@@ -331,6 +330,11 @@ func (p *pushed) putSigned(ctx context.Context) error {
 	if key == nil {
 		return unavailable("the key of authority "+p.rule.Sign+" that signs pushes is not available; the tag was not put, and the same push again will", retryAfterDefault, nil)
 	}
+	leave, err := p.proxy.signings.sign(ctx, p.name)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	if err := p.putByDigest(ctx); err != nil {
 		return err
 	}
@@ -411,6 +415,9 @@ func (p *pushed) children(ctx context.Context, index *manifest, depth int, found
 		if _, err := parseDigest(desc.Digest.String()); err != nil {
 			return err
 		}
+		if p.Gate.Revoked(desc.Digest) {
+			return revoked(desc.Digest)
+		}
 		child, err := p.byDigest(ctx, desc.Digest)
 		if errors.Is(err, fs.ErrNotExist) {
 			return &Error{
@@ -432,8 +439,4 @@ func (p *pushed) children(ctx context.Context, index *manifest, depth int, found
 		}
 	}
 	return nil
-}
-
-func conflict(message string) *Error {
-	return &Error{Status: http.StatusConflict, Code: codeDenied, Message: message}
 }

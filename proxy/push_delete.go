@@ -44,6 +44,13 @@ func (q *request) deleteManifest(v *view, rule *policy.Push) error {
 }
 
 func (v *view) remove(ctx context.Context, tag string, digest v1.Hash) error {
+	if _, _, signatures := subjectOfTag(tag); tag == "" || signatures {
+		leave, err := v.proxy.signings.remove(ctx, v.name)
+		if err != nil {
+			return err
+		}
+		defer leave()
+	}
 	if tag != "" {
 		err := v.registered.Push.DeleteManifest(ctx, v.repository, tag)
 		v.moved(ctx, tag)
@@ -121,6 +128,7 @@ func (v *view) removeAbout(ctx context.Context, subject v1.Hash, reference, suff
 // gone forgets what is known of a manifest that is not there any more, and keeps that
 // it is gone: the store may hold it still.
 func (v *view) gone(ctx context.Context, digest v1.Hash) {
+	v.proxy.moves.Add(1)
 	v.setTag(context.WithoutCancel(ctx), goneName(digest), digest, v.proxy.now())
 	for _, l := range []*live{v.live, v.proxy.current.Load()} {
 		l.pushed.Add(1)

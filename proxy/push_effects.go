@@ -44,6 +44,7 @@ func (v *view) forget(digest v1.Hash) {
 
 // moved forgets what a tag named.
 func (v *view) moved(ctx context.Context, tag string) {
+	v.proxy.moves.Add(1) // before, for who is about to say what it named
 	v.setTag(context.WithoutCancel(ctx), tag, v1.Hash{}, time.Time{})
 	for _, l := range []*live{v.live, v.proxy.current.Load()} {
 		l.pushed.Add(1)

@@ -3,8 +3,13 @@ package proxy
 import (
 	"errors"
 	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
+
+	"vidimus/policy"
 )
 
 func TestManifestsArePushedInBoundedNumber(t *testing.T) {
@@ -45,5 +50,34 @@ func TestPiecesAreUploadedInBoundedNumber(t *testing.T) {
 	end()
 	if _, err := b.begin("more"); err != nil {
 		t.Error(err)
+	}
+}
+
+type pushingGate struct{ Gate }
+
+func (pushingGate) Scope(string) policy.Scope { return policy.Scope{Push: new(policy.Push)} }
+
+// Where as many uploads are under way as may be, the upstream is asked for no more.
+func TestUploadsAreBegunInBoundedNumber(t *testing.T) {
+	parts := &untouched{}
+	p, err := New(Config{Store: parts, Index: parts, Recorder: parts}, &Revision{
+		Upstreams: map[string]Registered{"docker.io": {Upstream: parts, Push: struct{ Pushable }{}}}, DefaultUpstream: "docker.io", Gate: pushingGate{},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	for i := range maxUploads {
+		if _, err := p.uploads.begin(strconv.Itoa(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	digest := "sha256:" + strings.Repeat("0a", 32)
+	for _, query := range []string{"", "?digest=" + digest, "?from=library/other&mount=" + digest} {
+		w := httptest.NewRecorder()
+		p.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v2/web/blobs/uploads/"+query, nil))
+		if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
+			t.Errorf("%q is answered %d %s", query, w.Code, w.Body)
+		}
 	}
 }

@@ -96,11 +96,12 @@ type Merge func(pushed, held []byte) (manifest, config []byte, err error)
 // Limits of what is pushed, beside those of manifests.
 const (
 	maxUploadSize = 64 << 30         // bytes of one blob
-	maxUploads    = 256              // pieces of blobs on their way at once
+	maxUploads    = 256              // uploads that are begun, or pieces of them on their way, at once
 	maxPushing    = 64               // manifests that are read, signed and put at once
-	pushPatience  = 30 * time.Second // how long one waits to be among them
+	pushPatience  = 30 * time.Second // how long one waits to be among them, and for what it sends
 	uploadKept    = 24 * time.Hour   // how long an upload may take
-	readPatience  = writePatience    // how long a client may take for one piece
+	readPatience  = writePatience    // how long a client may send nothing of a blob
+	slowestPush   = 8 << 10          // bytes a second that a client sends at least, on average
 	signTime      = 2 * time.Minute
 	maxMerges     = 50 // how often one signature artifact is merged
 )

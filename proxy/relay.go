@@ -108,23 +108,32 @@ func (p *piece) Close() error {
 	return nil
 }
 
-// body is the body of the request, each piece of which may take the client
-// readPatience.
-func (q *request) body() *patient {
-	return &patient{source: q.r.Body, control: http.NewResponseController(q.w)}
+// body is the body of the request. The client may take patience until something of it
+// comes, and in all no longer beyond that than slowestPush allows for what came: who
+// sends a byte now and then does not keep its place for ever. How long the upstream
+// takes does not count.
+func (q *request) body(patience time.Duration) *patient {
+	return &patient{source: q.r.Body, control: http.NewResponseController(q.w), patience: patience}
 }
 
 type patient struct {
-	source  io.Reader
-	control *http.ResponseController
+	source   io.Reader
+	control  *http.ResponseController
+	patience time.Duration
+	came     int64
+	waited   time.Duration // in all
 }
 
 // Read implements io.Reader.
 func (p *patient) Read(b []byte) (int, error) {
-	if err := p.control.SetReadDeadline(time.Now().Add(readPatience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	began := time.Now()
+	left := min(p.patience, p.patience+time.Duration(p.came/slowestPush)*time.Second-p.waited)
+	if err := p.control.SetReadDeadline(began.Add(left)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return 0, err
 	}
 	n, err := p.source.Read(b)
+	p.came += int64(n)
+	p.waited += time.Since(began)
 	if err == io.EOF {
 		// the next request of the connection has its own
 		if err := p.control.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {

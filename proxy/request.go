@@ -315,7 +315,7 @@ func (q *request) log(now time.Time, aborted bool) {
 	line := slog.NewRecord(now, level, "request", 0)
 	line.AddAttrs(
 		slog.String("id", q.requestID()), slog.String("client", q.client), slog.String("method", printable(q.r.Method)),
-		slog.String("path", printable(q.path)), slog.String("repository", q.name), slog.String("reference", printable(q.route.reference)),
+		slog.String("path", printable(q.loggedPath())), slog.String("repository", q.name), slog.String("reference", printable(q.route.reference)),
 		slog.Int("status", q.w.status), slog.Int64("bytes", q.w.bytes), slog.Float64("seconds", now.Sub(q.begin).Seconds()),
 		slog.String("userAgent", printable(q.r.UserAgent())),
 	)
@@ -332,6 +332,15 @@ func (q *request) log(now time.Time, aborted bool) {
 		line.AddAttrs(slog.Bool("aborted", true))
 	}
 	handler.Handle(ctx, line) // whose errors a Logger drops, too
+}
+
+// loggedPath is the path without what goes on with an upload, by which others could.
+func (q *request) loggedPath() string {
+	name, session, ok := cutLast(q.path, uploadsPath)
+	if !ok || session == "" {
+		return q.path
+	}
+	return name + uploadsPath + "..."
 }
 
 // clientOf returns the address of the client: the peer's, or, when the peer is

@@ -86,6 +86,9 @@ func parseRoute(path string) (route, error) {
 	return r, err
 }
 
+// uploadsPath stands before what goes on with an upload.
+const uploadsPath = "/blobs/uploads/"
+
 // splitRoute finds the endpoint from the path's end, by its last components
 // alone: a reference or upload session holds no slash, so whatever stands before
 // the last keyword is the name, though it may hold keywords itself. A path that
@@ -94,7 +97,7 @@ func splitRoute(path string) (route, string) {
 	if name, ok := strings.CutSuffix(path, "/tags/list"); ok {
 		return route{endpoint: endpointTags, name: name}, ""
 	}
-	if name, session, ok := cutLast(path, "/blobs/uploads/"); ok && !strings.Contains(session, "/") {
+	if name, session, ok := cutLast(path, uploadsPath); ok && !strings.Contains(session, "/") {
 		return route{endpoint: endpointUpload, name: name}, session
 	}
 	if name, ok := strings.CutSuffix(path, "/blobs/uploads"); ok {

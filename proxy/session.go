@@ -92,11 +92,11 @@ func (s sealer) open(text string) (session, bool) {
 	return u, json.Unmarshal(plain, &u) == nil
 }
 
-// newSession is an upload of nothing yet.
-func newSession(repository, caller, location string, now time.Time) session {
+// newSession is an upload of nothing yet, which is nowhere yet.
+func newSession(repository, caller string, now time.Time) session {
 	id := make([]byte, 16)
 	rand.Read(id)
-	u := session{ID: hex.EncodeToString(id), Repository: repository, Caller: caller, Begun: now, Location: location}
+	u := session{ID: hex.EncodeToString(id), Repository: repository, Caller: caller, Begun: now}
 	u.setHash(sha256.New())
 	return u
 }

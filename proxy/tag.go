@@ -155,11 +155,11 @@ func (v *view) askTag(ctx context.Context, tag string, maxAge time.Duration) (*m
 		if held != nil && age < maxAge {
 			return held, nil // others have just asked
 		}
-		asked := v.proxy.now() // not when the answer came: it may have changed on the way
+		asked, moves := v.proxy.now(), v.proxy.moves.Load() // not when the answer came: it may have changed on the way
 		m, err := v.askManifest(ctx, tag, held, v1.Hash{})
 		switch {
 		case err == nil:
-			v.setTag(ctx, tag, m.digest, asked)
+			v.confirmTag(ctx, tag, m.digest, asked, moves)
 			v.doubts.remove(v.tagKey(tag))
 		case errors.Is(err, fs.ErrNotExist):
 			// a tag that is gone stays gone, whatever is cached
@@ -172,6 +172,19 @@ func (v *view) askTag(ctx context.Context, tag string, maxAge time.Duration) (*m
 		}
 		return m, err
 	})
+}
+
+// confirmTag remembers what a tag named when its upstream was asked, unless one was
+// changed through here since: it may have been this one, before or after the upstream
+// looked. moves is how many were changed before.
+func (v *view) confirmTag(ctx context.Context, tag string, digest v1.Hash, asked time.Time, moves uint64) {
+	if v.proxy.moves.Load() != moves {
+		return
+	}
+	v.setTag(ctx, tag, digest, asked)
+	if v.proxy.moves.Load() != moves {
+		v.setTag(ctx, tag, v1.Hash{}, time.Time{})
+	}
 }
 
 func (v *view) tagKey(tag string) string { return v.name + "\x00" + tag }

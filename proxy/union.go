@@ -145,7 +145,7 @@ func (p *pushed) unionOfSignatures(_ context.Context, pushed, held *manifest) (*
 }
 
 // unionOfListings joins lists of referrers: those of held, and those of pushed that
-// held has not. What held says of a referrer stays.
+// held has not. What held says of itself and of a referrer stays, understood or not.
 func unionOfListings(_ context.Context, pushed, held *manifest) (*manifest, []byte, bool, error) {
 	if held == nil {
 		return pushed, nil, true, nil
@@ -153,24 +153,52 @@ func unionOfListings(_ context.Context, pushed, held *manifest) (*manifest, []by
 	if !held.isListing() {
 		return nil, nil, false, conflict("the tag that would list the referrers holds something else")
 	}
-	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: held.manifests[:len(held.manifests):len(held.manifests)]}
+	var fields map[string]json.RawMessage
+	var entries []json.RawMessage
+	if err := json.Unmarshal(held.bytes, &fields); err != nil {
+		return nil, nil, false, err
+	}
+	if err := json.Unmarshal(fields["manifests"], &entries); err != nil {
+		return nil, nil, false, err
+	}
 	for _, desc := range pushed.manifests {
-		if _, ok := held.reaches(desc.Digest); !ok {
-			index.Manifests = append(index.Manifests, desc)
+		if _, ok := held.reaches(desc.Digest); ok {
+			continue
 		}
+		entry, err := json.Marshal(desc)
+		if err != nil {
+			return nil, nil, false, err
+		}
+		entries = append(entries, entry)
 	}
 	switch {
-	case len(index.Manifests) == len(held.manifests):
+	case len(entries) == len(held.manifests):
 		return held, nil, false, nil
-	case len(index.Manifests) > verifier.MaxChildren:
+	case len(entries) > verifier.MaxChildren:
 		return nil, nil, false, conflict(fmt.Sprintf("there are more than %d referrers", verifier.MaxChildren))
 	}
-	content, err := json.Marshal(index)
+	var err error
+	if fields["manifests"], err = json.Marshal(entries); err != nil {
+		return nil, nil, false, err
+	}
+	content, err := json.Marshal(fields)
 	if err != nil {
 		return nil, nil, false, err
 	}
 	joined, err := parseManifest(content, "")
 	return joined, nil, true, err
+}
+
+// isListing reports whether an index can be a list of referrers: it refers to nothing
+// itself, and nothing in it is made to be run, or brings along what passes no gate of
+// its own.
+func (m *manifest) isListing() bool {
+	for _, desc := range m.manifests {
+		if desc.Platform != nil || desc.Data != nil || len(desc.URLs) > 0 {
+			return false
+		}
+	}
+	return m.index && m.subject == nil
 }
 
 // listReferrer adds the manifest to the fallback tag of its subject, for an upstream

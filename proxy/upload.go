@@ -64,6 +64,12 @@ func (q *request) startUpload(v *view) error {
 			return err
 		}
 	}
+	u := newSession(v.name, q.callerName(), q.begin)
+	end, err := q.proxy.uploads.begin(u.ID)
+	if err != nil {
+		return err
+	}
+	defer end()
 	location, mounted, err := q.mountOrStart(ctx, v)
 	if err != nil {
 		at := q.wanted()
@@ -77,15 +83,10 @@ func (q *request) startUpload(v *view) error {
 		}
 		return err
 	}
-	u := newSession(v.name, q.callerName(), location, q.begin)
+	u.Location = location
 	if isZero(digest) {
 		return q.sendUpload(http.StatusAccepted, u)
 	}
-	end, err := q.proxy.uploads.begin(u.ID)
-	if err != nil {
-		return errors.Join(err, v.cancel(ctx, u))
-	}
-	defer end()
 	return q.finishUpload(v, u, digest)
 }
 
@@ -132,7 +133,7 @@ func (q *request) appendUpload(v *view, u session) error {
 	if err != nil {
 		return err
 	}
-	if u, err = q.relay(v, u, q.body(), q.r.ContentLength, ranged); err != nil {
+	if u, err = q.relay(v, u, q.body(readPatience), q.r.ContentLength, ranged); err != nil {
 		return err
 	}
 	return q.sendUpload(http.StatusAccepted, u)
@@ -176,7 +177,7 @@ func (q *request) commitUpload(v *view, u session) error {
 // else.
 func (q *request) finishUpload(v *view, u session, digest v1.Hash) error {
 	ctx := q.r.Context()
-	source := q.body()
+	source := q.body(readPatience)
 	body := bufio.NewReaderSize(source, 16)
 	if _, err := body.Peek(1); err != io.EOF { // an empty piece is not sent
 		if u, err = q.relay(v, u, struct {

@@ -152,7 +152,7 @@ func TestExactPushesNameTheirTag(t *testing.T) {
 	}
 }
 
-func TestAManifestIsCheckedBeforeItIsPut(t *testing.T) {
+func TestB8AManifestIsCheckedBeforeItIsPut(t *testing.T) {
 	t.Parallel()
 	p := newPushing(t, lying.Start(t))
 	image, index := lying.Image("checked"), lying.Index(lying.Image("child"))

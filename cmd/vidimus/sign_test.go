@@ -62,7 +62,7 @@ func TestSignFromTheKeyFileToTheRegistry(t *testing.T) {
 	})
 }
 
-func TestSignResolvesATagOnce(t *testing.T) {
+func TestE7SignResolvesATagOnce(t *testing.T) {
 	isolate(t)
 	synctest.Test(t, func(t *testing.T) {
 		reg := newOffline()

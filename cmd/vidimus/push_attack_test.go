@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"vidimus/e2e/lying"
+)
+
+// within fails the test when a request is not answered within a time that no honest
+// one needs.
+func (p *pushing) within(method, path, mediaType string, body []byte) int {
+	p.Helper()
+	ctx, cancel := context.WithTimeout(p.Context(), 20*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, p.url+path, bytes.NewReader(body))
+	if err != nil {
+		p.Fatal(err)
+	}
+	request.Header.Set("Content-Type", mediaType)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		p.Fatalf("%s %s: %v", method, path, err)
+	}
+	response.Body.Close()
+	return response.StatusCode
+}
+
+// A list of referrers that refers to a subject itself would have to be listed under
+// the tag that it is being put under, for which it would wait for itself.
+func TestAListOfReferrersThatRefersToSomethingIsAnImage(t *testing.T) {
+	t.Parallel()
+	up := lying.Start(t)
+	up.WithoutReferrers()
+	p := newPushing(t, up)
+	image := lying.Image("subject")
+	p.created(p.image("local/acme/web", image, "v1"))
+	for _, subject := range []lying.Content{image, lying.Image("another subject")} {
+		var fields map[string]any
+		if err := json.Unmarshal(lying.IndexOf().Body, &fields); err != nil {
+			t.Fatal(err)
+		}
+		fields["subject"] = subject.Descriptor()
+		list := lying.RawManifest(lying.IndexOf().MediaType, lying.Encode(fields))
+		unlisted := lying.Image("unlisted " + subject.Digest().Hex)
+		p.within("PUT", "/v2/local/acme/web/manifests/"+lying.FallbackTag(subject.Digest()), list.MediaType, list.Body)
+		if status := p.within("PUT", "/v2/local/acme/web/manifests/"+lying.FallbackTag(unlisted.Digest()), list.MediaType, list.Body); status != http.StatusCreated {
+			t.Errorf("where no list is, it is put with %d", status)
+		}
+		if n := len(p.signatures("acme/web", list.Digest())); n != 1 {
+			t.Errorf("it is put with %d signatures", n)
+		}
+	}
+	if status := p.within("PUT", "/v2/local/acme/web/manifests/v2", image.MediaType, image.Body); status != http.StatusCreated {
+		t.Errorf("the subject is put with %d afterwards", status)
+	}
+}
+
+// What is deleted while a push signs takes no signature from under the tag that the
+// push then puts.
+func TestNothingIsDeletedBetweenASignatureAndItsTag(t *testing.T) {
+	t.Parallel()
+	image := lying.Image("deleted meanwhile")
+	signatureTag := lying.SignatureTag(image.Digest())
+	honest := newPushing(t, lying.Start(t))
+	honest.created(honest.image("local/acme/web", image, "v1"))
+	reads := lying.Manifest("acme/web", signatureTag).GET()
+	last := len(honest.up.Requests(reads))
+	for name, deleted := range map[string]string{"the image": image.Digest().String(), "the tag of its signatures": signatureTag} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPushing(t, lying.Start(t))
+			signed, goOn := make(chan struct{}), make(chan struct{})
+			p.up.Lie(reads.Nth(last), lying.Before(func(ctx context.Context) {
+				close(signed) // and seen to have stayed
+				select {
+				case <-goOn:
+				case <-ctx.Done():
+				}
+			}))
+			var group sync.WaitGroup
+			group.Go(func() { p.image("local/acme/web", image, "v1") })
+			<-signed
+			done := make(chan struct{})
+			group.Go(func() {
+				p.do("DELETE", "/v2/local/acme/web/manifests/"+deleted, nil, nil)
+				close(done)
+			})
+			select {
+			case <-done:
+			case <-time.After(300 * time.Millisecond): // it waits for the push
+			}
+			sawTag := false
+			p.up.Lie(lying.Any().Method("DELETE"), lying.Before(func(context.Context) { sawTag = slices.Contains(p.up.Tags("acme/web"), "v1") }))
+			close(goOn)
+			group.Wait()
+			select {
+			case <-done:
+			default:
+				t.Fatal("it is not deleted")
+			}
+			if !sawTag {
+				p.neverUnsigned("acme/web", image)
+			}
+		})
+	}
+}
+
+// What is revoked is not signed, as part of an index neither.
+func TestNothingRevokedIsSignedAsAChild(t *testing.T) {
+	t.Parallel()
+	p := newPushing(t, lying.Start(t))
+	revoked := lying.Image("revoked")
+	l := *p.loaded
+	l.Policy.Revoked = []v1.Hash{revoked.Digest()}
+	p.loaded = &l
+	p.start()
+	p.up.Push("acme/web", revoked)
+	index := lying.Index(lying.Image("fine"), lying.Index(revoked))
+	for _, child := range index.Children {
+		p.up.Push("acme/web", child)
+	}
+	response, text := p.manifest("local/acme/web", "v1", index)
+	if response.StatusCode != http.StatusForbidden || !strings.Contains(text, "revoked") {
+		t.Errorf("%d %s", response.StatusCode, text)
+	}
+	for _, content := range []lying.Content{index, revoked} {
+		if n := len(p.signatures("acme/web", content.Digest())); n != 0 {
+			t.Errorf("%s has %d signatures", content.Digest(), n)
+		}
+	}
+	if tags := p.up.Tags("acme/web"); len(tags) != 0 {
+		t.Errorf("the tags are %q", tags)
+	}
+}
+
+// What a list of referrers says beside what it lists stays when something is added.
+func TestAListOfReferrersKeepsWhatItSays(t *testing.T) {
+	t.Parallel()
+	up := lying.Start(t)
+	up.WithoutReferrers()
+	p := newPushing(t, up)
+	image := lying.Image("subject")
+	p.created(p.image("local/open/web", image, "v1"))
+	sbom := func(text string) lying.Content {
+		return lying.Artifact("application/spdx+json", image.Descriptor(), lying.Layer{MediaType: "application/spdx+json", Data: []byte(text)})
+	}
+	first := sbom(`{"n":1}`)
+	up.Push("open/web", first)
+	var fields map[string]any
+	if err := json.Unmarshal(lying.IndexOf(first.Descriptor()).Body, &fields); err != nil {
+		t.Fatal(err)
+	}
+	fields["annotations"] = map[string]string{"kept": "yes"}
+	fields["manifests"].([]any)[0].(map[string]any)["unknown"] = "kept too"
+	held := lying.RawManifest(lying.IndexOf().MediaType, lying.Encode(fields))
+	up.Push("open/web", held, lying.FallbackTag(image.Digest()))
+	p.created(p.image("local/open/web", sbom(`{"n":2}`), sbom(`{"n":2}`).Digest().String()))
+	body, _, _ := up.Manifest("open/web", lying.FallbackTag(image.Digest()))
+	var list struct {
+		Manifests   []map[string]any
+		Annotations map[string]string
+	}
+	if err := json.Unmarshal(body, &list); err != nil || len(list.Manifests) != 2 {
+		t.Fatalf("%v: %s", err, body)
+	}
+	if list.Annotations["kept"] != "yes" || list.Manifests[0]["unknown"] != "kept too" {
+		t.Errorf("something is lost: %s", body)
+	}
+}
