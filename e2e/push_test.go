@@ -87,57 +87,6 @@ func (w *pushWorld) isSigned(t *testing.T, repository, tag string) {
 	}
 }
 
-func TestRealClientsPush(t *testing.T) {
-	w := newPushWorld(t)
-	source := real.StartDistribution(t)
-	image := real.Busybox(t, real.OCI, "pushed")
-	real.Push(t, source, "from/one", image, "v1")
-	real.Push(t, source, "from/many", real.BusyboxIndex(t, real.OCI, "pushed"), "v1")
-	for _, client := range []struct {
-		name string
-		push func(t *testing.T, from, to string) real.Result
-		all  bool // copies an index with all that it lists
-	}{
-		{"crane", func(t *testing.T, from, to string) real.Result {
-			return real.Run(t, real.Command{Path: real.Program(t, "crane"), Args: []string{"copy", "--insecure", from, to}})
-		}, true},
-		{"skopeo", func(t *testing.T, from, to string) real.Result {
-			return real.NewSkopeo(t, w.proxy.Addr).Command(t, "copy", "--all", "--src-tls-verify=false", "--dest-tls-verify=false", "docker://"+from, "docker://"+to)
-		}, true},
-		{"podman", func(t *testing.T, from, to string) real.Result {
-			podman := real.NewPodman(t, w.proxy.Addr)
-			must(t, podman.PullWith(t, from, "--tls-verify=false"))
-			must(t, podman.Command(t, "tag", from, to))
-			return podman.Command(t, "push", "--tls-verify=false", to)
-		}, false},
-		{"containerd", func(t *testing.T, from, to string) real.Result {
-			containerd := real.StartContainerd(t, w.proxy.Addr)
-			must(t, containerd.Command(t, "images", "pull", "--plain-http", "--all-platforms", from))
-			must(t, containerd.Command(t, "images", "tag", from, to))
-			return containerd.Command(t, "images", "push", "--plain-http", to)
-		}, true},
-		{"docker", func(t *testing.T, from, to string) real.Result {
-			docker := real.StartDocker(t, w.proxy.Addr)
-			must(t, docker.Command(t, nil, "pull", from))
-			must(t, docker.Command(t, nil, "tag", from, to))
-			return docker.Command(t, nil, "push", to)
-		}, false},
-	} {
-		t.Run(client.name, func(t *testing.T) {
-			for _, kind := range []string{"one", "many"} {
-				if kind == "many" && !client.all {
-					continue
-				}
-				repository := "acme/" + client.name + "/" + kind
-				for range 2 { // the second time most of it is there
-					must(t, client.push(t, source+"/from/"+kind+":v1", w.name(repository)+":v1"))
-				}
-				w.isSigned(t, repository, "v1")
-			}
-		})
-	}
-}
-
 // A24 with real clients: cosign 2 reads, adds and writes, many at once.
 func TestManyCosignsSignThroughTheProxyAtOnce(t *testing.T) {
 	w := newPushWorld(t)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"vidimus/policy"
 	"vidimus/verifier"
@@ -56,13 +58,17 @@ func (v *view) remove(ctx context.Context, tag string, digest v1.Hash) error {
 		v.moved(ctx, tag)
 		return err
 	}
-	if _, err := v.fetchManifest(ctx, digest); err != nil {
+	m, err := v.fetchManifest(ctx, digest)
+	if err != nil {
 		return err
 	}
 	if err := v.removeEvidence(ctx, digest); err != nil {
 		return err
 	}
-	err := v.registered.Push.DeleteManifest(ctx, v.repository, digest.String())
+	if err := v.unlist(ctx, m); err != nil {
+		return err
+	}
+	err = v.registered.Push.DeleteManifest(ctx, v.repository, digest.String())
 	v.gone(ctx, digest)
 	return err
 }
@@ -123,6 +129,47 @@ func (v *view) removeAbout(ctx context.Context, subject v1.Hash, reference, suff
 		return nil
 	}
 	return err
+}
+
+// unlist takes a manifest off the list of its subject's referrers, where that is kept
+// under the fallback tag, in turns with who adds to it. It comes before the deletion,
+// for what is deleted does not say any more what it referred to.
+func (v *view) unlist(ctx context.Context, m *manifest) error {
+	if m.subject == nil {
+		return nil
+	}
+	if _, err := parseDigest(m.subject.Digest.String()); err != nil {
+		return nil // then nothing lists it
+	}
+	tag := fallbackTag(m.subject.Digest)
+	unlock, err := v.proxy.locks.Lock(ctx, tagLock(v.name, tag))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	held, err := v.readTag(ctx, tag)
+	if err != nil || held == nil || !held.isListing() {
+		return err
+	}
+	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
+	for _, desc := range held.manifests {
+		if desc.Digest != m.digest {
+			index.Manifests = append(index.Manifests, desc)
+		}
+	}
+	if len(index.Manifests) == len(held.manifests) {
+		return nil
+	}
+	content, err := json.Marshal(index)
+	if err != nil {
+		return err
+	}
+	_, err = v.registered.Push.PutManifest(ctx, v.repository, tag, string(types.OCIImageIndex), content)
+	v.moved(ctx, tag)
+	if err != nil {
+		return fmt.Errorf("take it off the list of what refers to %s: %w", m.subject.Digest, err)
+	}
+	return nil
 }
 
 // gone forgets what is known of a manifest that is not there any more, and keeps that

@@ -263,3 +263,39 @@ func TestDeletingTakesAlongWhatIsAboutItAndNothingElse(t *testing.T) {
 		})
 	}
 }
+
+// What was deleted is listed no more, and the rest of the list stays.
+func TestADeletedReferrerIsNotListed(t *testing.T) {
+	t.Parallel()
+	for _, api := range []bool{true, false} {
+		t.Run(fmt.Sprintf("with the API: %v", api), func(t *testing.T) {
+			t.Parallel()
+			up := lying.Start(t)
+			if !api {
+				up.WithoutReferrers()
+			}
+			p := newPushing(t, up)
+			image := lying.Image("web")
+			p.created(p.image("local/open/web", image, "v1"))
+			var digests []string
+			for _, text := range []string{"one", "two"} {
+				referrer := lying.Artifact("text/plain", image.Descriptor(), lying.Layer{MediaType: "text/plain", Data: []byte(text)})
+				p.created(p.image("local/open/web", referrer, referrer.Digest().String()))
+				digests = append(digests, referrer.Digest().String())
+			}
+			for i, digest := range digests {
+				if response, text := p.do("DELETE", "/v2/local/open/web/manifests/"+digest, nil, nil); response.StatusCode != http.StatusAccepted {
+					t.Fatalf("%d %s", response.StatusCode, text)
+				}
+				response, text := p.do("GET", "/v2/local/open/web/referrers/"+image.Digest().String(), nil, nil)
+				var list v1.IndexManifest
+				if err := json.Unmarshal([]byte(text), &list); err != nil || response.StatusCode != http.StatusOK {
+					t.Fatalf("%d %s: %v", response.StatusCode, text, err)
+				}
+				if len(list.Manifests) != len(digests)-1-i || strings.Contains(text, digest) {
+					t.Errorf("after %s was deleted: %s", digest, text)
+				}
+			}
+		})
+	}
+}

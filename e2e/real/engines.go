@@ -185,12 +185,18 @@ func NewPodman(tb testing.TB, addr string, upstreams ...string) *Podman {
 	Root(tb)
 	p := &Podman{client: Program(tb, "podman"), dir: Dir(tb)}
 	containersConfig(tb, p.dir, addr, upstreams)
-	Write(tb, p.dir, "storage.conf", fmt.Sprintf("[storage]\ndriver = \"vfs\"\nrunroot = %q\ngraphroot = %q\n",
-		filepath.Join(p.dir, "run"), filepath.Join(p.dir, "graph")))
+	storageConfig(tb, p.dir)
 	return p
 }
 
-// containersConfig writes the files that podman and skopeo share.
+// storageConfig writes the storage.conf of a storage of its own.
+func storageConfig(tb testing.TB, dir string) {
+	tb.Helper()
+	Write(tb, dir, "storage.conf", fmt.Sprintf("[storage]\ndriver = \"vfs\"\nrunroot = %q\ngraphroot = %q\n",
+		filepath.Join(dir, "run"), filepath.Join(dir, "graph")))
+}
+
+// containersConfig writes the files that podman, buildah and skopeo share.
 func containersConfig(tb testing.TB, dir, addr string, upstreams []string) {
 	tb.Helper()
 	Write(tb, dir, "policy.json", `{"default": [{"type": "insecureAcceptAnything"}]}`)

@@ -1,6 +1,6 @@
 // Package real runs the real components that Vidimus is tested against, on
-// loopback and in directories of their own: docker, containerd, podman, skopeo,
-// cosign, distribution's registry, and the vidimus binary itself.
+// loopback and in directories of their own: docker, containerd, podman, buildah,
+// skopeo, regctl, helm, cosign, distribution's registry, and the vidimus binary itself.
 //
 // A program that is missing skips the test with the name of what to install.
 // With VIDIMUS_E2E=require in the environment, as in CI, it fails instead.
@@ -31,9 +31,13 @@ var programs = map[string]string{
 	"containerd": "Debian's containerd",
 	"ctr":        "Debian's containerd",
 	"podman":     "Debian's podman",
+	"buildah":    "Debian's buildah",
 	"skopeo":     "Debian's skopeo",
 	"busybox":    "Debian's busybox-static",
 	"registry":   "go install github.com/distribution/distribution/v3/cmd/registry@v3.1.2",
+	"crane":      "go install github.com/google/go-containerregistry/cmd/crane@v0.22.1",
+	"regctl":     "go install github.com/regclient/regclient/cmd/regctl@v0.11.7",
+	"helm":       "go install helm.sh/helm/v3/cmd/helm@v3.22.0",
 	"cosign2":    "go install github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5, as cosign2",
 	"cosign3":    "go install github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3, as cosign3",
 

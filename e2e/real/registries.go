@@ -35,7 +35,7 @@ func StartDistribution(tb testing.TB) string {
 	dir, addr := Dir(tb), FreeAddr(tb)
 	config := Write(tb, dir, "registry.yml", fmt.Sprintf(`version: 0.1
 log: {level: error, accesslog: {disabled: true}}
-storage: {filesystem: {rootdirectory: %s}}
+storage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}
 http: {addr: %s, secret: for-tests}
 `, filepath.Join(dir, "data"), addr))
 	Start(tb, Command{
