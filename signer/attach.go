@@ -6,10 +6,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"time"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"vidimus/verifier/envelope"
 )
@@ -34,12 +33,20 @@ const (
 	maxPause = 2 * time.Second
 )
 
-// job is one signature on its way into the registry. It is used by one
-// goroutine at a time.
+// job is something on its way into the image, or the list, under a tag: a
+// signature, or what an Addition asks for. It is used by one goroutine at a time.
 type job struct {
-	result  Result
-	payload []byte
-	layer   v1.Descriptor // with the signature as an annotation
+	result Result
+	what   string // for errors
+	form   string // of what it is added to, for errors
+	blobs  []Blob // that the layers reference
+	layers []signatureLayer
+
+	// holds reports whether the image has it.
+	holds func(signatureImage) bool
+	start func() signatureImage // where there is no image yet
+	parse func([]byte) (signatureImage, error)
+	exact []byte // written as it is where there is no image yet; nil for none
 
 	uploaded bool
 	written  bool          // since it was last found to have stayed
@@ -49,16 +56,27 @@ type job struct {
 	window   time.Duration // the longest between a last read and the end of its write
 }
 
-func newJob(request Request, payload, signature []byte) *job {
-	layer := describe(envelope.MediaTypeSimpleSigning, payload)
-	layer.Annotations = map[string]string{
+func (s *Signer) signatureJob(request Request, payload, signature []byte) (*job, error) {
+	desc := describe(envelope.MediaTypeSimpleSigning, payload)
+	desc.Annotations = map[string]string{
 		signatureAnnotation: base64.StdEncoding.EncodeToString(signature),
 	}
-	return &job{
-		result:  Result{Request: request, Tag: Tag(request.Subject), Kept: true},
-		payload: payload,
-		layer:   layer,
+	layer, err := newLayer(desc)
+	if err != nil {
+		return nil, err
 	}
+	return &job{
+		result: Result{Request: request, Tag: Tag(request.Subject), Kept: true},
+		what:   "the signature of " + request.Subject.String(),
+		form:   "a signature image",
+		blobs:  []Blob{{desc.Digest, payload}},
+		layers: []signatureLayer{layer},
+		holds: func(img signatureImage) bool {
+			return img.holds(s.key.Public(), payload, desc.Digest)
+		},
+		start: func() signatureImage { return newSignatureImage(s.dockerMediaTypes) },
+		parse: parseSignatureImage,
+	}, nil
 }
 
 // attachAll attaches every job's signature and looks whether it stays, until
@@ -115,7 +133,7 @@ func (s *Signer) attach(ctx context.Context, j *job) error {
 		}
 		defer unlock()
 	}
-	img, raw, err := s.read(ctx, j.result.Repository, j.result.Tag)
+	img, raw, err := s.read(ctx, j)
 	if err != nil {
 		return err
 	}
@@ -134,7 +152,7 @@ func (s *Signer) attach(ctx context.Context, j *job) error {
 // settled reads once more whether the job's signature is still there. When it
 // is not, the job stays among those to be attached.
 func (s *Signer) settled(ctx context.Context, j *job) error {
-	img, _, err := s.read(ctx, j.result.Repository, j.result.Tag)
+	img, _, err := s.read(ctx, j)
 	if err != nil {
 		return fmt.Errorf("written, but not seen to have stayed: %w", err)
 	}
@@ -145,7 +163,7 @@ func (s *Signer) settled(ctx context.Context, j *job) error {
 }
 
 func (s *Signer) has(j *job, img signatureImage) bool {
-	if !img.holds(s.key.Public(), j.payload, j.layer.Digest) {
+	if !j.holds(img) {
 		return false
 	}
 	j.result.Signatures = len(img.layers)
@@ -155,20 +173,20 @@ func (s *Signer) has(j *job, img signatureImage) bool {
 // merge adds the job's signature to img, which was read as raw, and writes it,
 // unless somebody else wrote meanwhile. It returns what the tag names then.
 func (s *Signer) merge(ctx context.Context, j *job, img signatureImage, raw []byte) (signatureImage, []byte, error) {
-	merged, err := img.with(j.layer)
-	if err != nil {
-		return img, raw, err
-	}
+	merged := img.with(img.without(j.layers)...)
 	manifest, config, err := merged.encode()
 	if err != nil {
 		return img, raw, err
+	}
+	if raw == nil && j.exact != nil {
+		manifest, config = j.exact, nil
 	}
 	if err := s.upload(ctx, j, config); err != nil {
 		return img, raw, err
 	}
 
 	begin := time.Now()
-	current, currentRaw, err := s.read(ctx, j.result.Repository, j.result.Tag)
+	current, currentRaw, err := s.read(ctx, j)
 	if err != nil || !bytes.Equal(raw, currentRaw) {
 		return current, currentRaw, err
 	}
@@ -182,7 +200,7 @@ func (s *Signer) merge(ctx context.Context, j *job, img signatureImage, raw []by
 // have happened all the same, and one that did not may be undone already: the
 // tag tells. When the signature is not there it pauses, and reads again.
 func (s *Signer) readBack(ctx context.Context, j *job, putErr error) (signatureImage, []byte, error) {
-	img, raw, err := s.read(ctx, j.result.Repository, j.result.Tag)
+	img, raw, err := s.read(ctx, j)
 	if err != nil {
 		return img, raw, fmt.Errorf("write %s: %w", j.result.Tag, errors.Join(putErr, err))
 	}
@@ -203,14 +221,16 @@ func (s *Signer) readBack(ctx context.Context, j *job, putErr error) (signatureI
 	if err := pause(ctx, rand.N(longest)); err != nil {
 		return img, raw, fmt.Errorf("write %s: %w", j.result.Tag, errors.Join(putErr, err))
 	}
-	return s.read(ctx, j.result.Repository, j.result.Tag)
+	return s.read(ctx, j)
 }
 
 // upload stores the blobs that the merged manifest references.
 func (s *Signer) upload(ctx context.Context, j *job, config []byte) error {
 	if !j.uploaded {
-		if err := s.registry.PutBlob(ctx, j.result.Repository, j.layer.Digest, j.payload); err != nil {
-			return fmt.Errorf("upload the payload: %w", err)
+		for _, blob := range j.blobs {
+			if err := s.registry.PutBlob(ctx, j.result.Repository, blob.Digest, blob.Data); err != nil {
+				return fmt.Errorf("upload the payload: %w", err)
+			}
 		}
 		j.uploaded = true
 	}
@@ -221,4 +241,20 @@ func (s *Signer) upload(ctx context.Context, j *job, config []byte) error {
 		return fmt.Errorf("upload the config: %w", err)
 	}
 	return nil
+}
+
+// read returns the image under the job's tag, or the one to start from when
+// there is none. raw is what was read; nil for none.
+func (s *Signer) read(ctx context.Context, j *job) (img signatureImage, raw []byte, err error) {
+	raw, err = s.registry.Manifest(ctx, j.result.Repository, j.result.Tag)
+	if errors.Is(err, fs.ErrNotExist) {
+		return j.start(), nil, nil
+	}
+	if err != nil {
+		return signatureImage{}, nil, fmt.Errorf("read %s: %w", j.result.Tag, err)
+	}
+	if img, err = j.parse(raw); err != nil {
+		return signatureImage{}, nil, fmt.Errorf("what is under %s is not %s that could be added to: %w", j.result.Tag, j.form, err)
+	}
+	return img, raw, nil
 }

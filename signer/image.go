@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -32,6 +34,7 @@ type signatureImage struct {
 	// written anew; empty for one of another type, which is kept as it is.
 	config types.MediaType
 	media  types.MediaType
+	list   string // the member that holds the layers: "layers", or "manifests" in an index
 }
 
 type field struct {
@@ -46,6 +49,7 @@ type signatureLayer struct {
 	mediaType   string
 	digest      string
 	annotations map[string]string
+	odd         bool // it has annotations that are no strings
 }
 
 // newSignatureImage is the image that is written where there was none yet.
@@ -63,6 +67,20 @@ func newSignatureImage(dockerMediaTypes bool) signatureImage {
 		},
 		config: config,
 		media:  media,
+		list:   "layers",
+	}
+}
+
+// newList is the index that is written where there was none yet.
+func newList() signatureImage {
+	return signatureImage{
+		fields: []field{
+			{"schemaVersion", json.RawMessage(`2`)},
+			{"mediaType", json.RawMessage(`"` + string(types.OCIImageIndex) + `"`)},
+			{"manifests", nil},
+		},
+		media: types.OCIImageIndex,
+		list:  "manifests",
 	}
 }
 
@@ -70,6 +88,33 @@ func newSignatureImage(dockerMediaTypes bool) signatureImage {
 // is not an image manifest, or can be read in two ways: to write it back could
 // lose what somebody else reads in it.
 func parseSignatureImage(data []byte) (signatureImage, error) {
+	img, err := parseMembers(data, types.OCIManifestSchema1, "layers")
+	if err != nil {
+		return signatureImage{}, err
+	}
+	if _, ok := img.field("manifests"); ok || !img.media.IsImage() || img.media.IsSchema1() {
+		return signatureImage{}, fmt.Errorf("not an image manifest (%q)", img.media)
+	}
+	if err := img.parseConfig(); err != nil {
+		return signatureImage{}, err
+	}
+	return img, img.parseLayers()
+}
+
+// parseList reads a list of referrers, as strictly.
+func parseList(data []byte) (signatureImage, error) {
+	img, err := parseMembers(data, types.OCIImageIndex, "manifests")
+	if err != nil {
+		return signatureImage{}, err
+	}
+	_, layers := img.field("layers")
+	if _, config := img.field("config"); layers || config || !img.media.IsIndex() {
+		return signatureImage{}, fmt.Errorf("not an index (%q)", img.media)
+	}
+	return img, img.parseLayers()
+}
+
+func parseMembers(data []byte, media types.MediaType, list string) (signatureImage, error) {
 	if len(data) > maxManifestSize {
 		return signatureImage{}, fmt.Errorf("larger than %d bytes", maxManifestSize)
 	}
@@ -80,19 +125,13 @@ func parseSignatureImage(data []byte) (signatureImage, error) {
 	if err != nil {
 		return signatureImage{}, err
 	}
-	img := signatureImage{fields: fields, media: types.OCIManifestSchema1}
+	img := signatureImage{fields: fields, media: media, list: list}
 	if raw, ok := img.field("mediaType"); ok {
 		if err := json.Unmarshal(raw, &img.media); err != nil {
 			return signatureImage{}, errors.New("mediaType is not a string")
 		}
 	}
-	if _, ok := img.field("manifests"); ok || !img.media.IsImage() || img.media.IsSchema1() {
-		return signatureImage{}, fmt.Errorf("not an image manifest (%q)", img.media)
-	}
-	if err := img.parseConfig(); err != nil {
-		return signatureImage{}, err
-	}
-	return img, img.parseLayers()
+	return img, nil
 }
 
 func (img *signatureImage) parseConfig() error {
@@ -110,26 +149,36 @@ func (img *signatureImage) parseConfig() error {
 }
 
 func (img *signatureImage) parseLayers() error {
-	raw, ok := img.field("layers")
+	raw, ok := img.field(img.list)
 	var layers []json.RawMessage
 	if !ok || json.Unmarshal(raw, &layers) != nil {
-		return errors.New("no layers")
+		return fmt.Errorf("no %s", img.list)
 	}
 	for i, raw := range layers {
-		layer := signatureLayer{raw: raw}
-		var fields map[string]json.RawMessage
-		if err := json.Unmarshal(raw, &fields); err != nil {
-			return fmt.Errorf("layer %d is not a descriptor", i)
-		}
-		// What is not understood is kept and takes no part in anything.
-		_ = json.Unmarshal(fields["mediaType"], &layer.mediaType)
-		_ = json.Unmarshal(fields["annotations"], &layer.annotations)
-		if json.Unmarshal(fields["digest"], &layer.digest) != nil || layer.digest == "" {
-			return fmt.Errorf("layer %d has no digest", i)
+		layer, err := parseLayer(raw)
+		if err != nil {
+			return fmt.Errorf("%s: number %d %w", img.list, i, err)
 		}
 		img.layers = append(img.layers, layer)
 	}
 	return nil
+}
+
+func parseLayer(raw json.RawMessage) (signatureLayer, error) {
+	layer := signatureLayer{raw: raw}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return layer, errors.New("is not a descriptor")
+	}
+	// What is not understood is kept and takes no part in anything.
+	_ = json.Unmarshal(fields["mediaType"], &layer.mediaType)
+	if raw, ok := fields["annotations"]; ok && json.Unmarshal(raw, &layer.annotations) != nil {
+		layer.annotations, layer.odd = nil, true
+	}
+	if json.Unmarshal(fields["digest"], &layer.digest) != nil || layer.digest == "" {
+		return layer, errors.New("has no digest")
+	}
+	return layer, nil
 }
 
 // objectFields returns the members of a JSON object in their order, each value
@@ -183,20 +232,48 @@ func (img signatureImage) holds(pub crypto.PublicKey, payload []byte, digest v1.
 	return false
 }
 
-// with returns the image with one more layer, at the end.
-func (img signatureImage) with(desc v1.Descriptor) (signatureImage, error) {
+// with returns the image with more layers, at the end.
+func (img signatureImage) with(layers ...signatureLayer) signatureImage {
+	img.layers = append(img.layers[:len(img.layers):len(img.layers)], layers...)
+	return img
+}
+
+func newLayer(desc v1.Descriptor) (signatureLayer, error) {
 	raw, err := json.Marshal(desc)
 	if err != nil {
-		return signatureImage{}, err
+		return signatureLayer{}, err
 	}
-	layer := signatureLayer{
+	return signatureLayer{
 		raw:         raw,
 		mediaType:   string(desc.MediaType),
 		digest:      desc.Digest.String(),
 		annotations: desc.Annotations,
+	}, nil
+}
+
+// same reports whether two layers are one piece of evidence: the same content,
+// signed and annotated alike. Referrers are one when they are the same manifest:
+// what a list says of it besides is nobody's signature.
+func (img signatureImage) same(a, b signatureLayer) bool {
+	switch {
+	case a.digest != b.digest:
+		return false
+	case img.list != "manifests" && (a.odd || b.odd):
+		return bytes.Equal(a.raw, b.raw)
 	}
-	img.layers = append(img.layers[:len(img.layers):len(img.layers)], layer)
-	return img, nil
+	return img.list == "manifests" || a.mediaType == b.mediaType && maps.Equal(a.annotations, b.annotations)
+}
+
+// without returns those of layers that are not in the image, each once.
+func (img signatureImage) without(layers []signatureLayer) []signatureLayer {
+	var missing []signatureLayer
+	for _, layer := range layers {
+		is := func(other signatureLayer) bool { return img.same(layer, other) }
+		if !slices.ContainsFunc(img.layers, is) && !slices.ContainsFunc(missing, is) {
+			missing = append(missing, layer)
+		}
+	}
+	return missing
 }
 
 // encode returns the manifest, and the config that goes with it (nil when the
@@ -226,7 +303,7 @@ func (img signatureImage) encode() (manifest, config []byte, err error) {
 		switch {
 		case f.name == "config" && img.config != "":
 			b.Write(configField)
-		case f.name == "layers":
+		case f.name == img.list:
 			img.writeLayers(&b)
 		default:
 			b.Write(f.raw)

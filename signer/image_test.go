@@ -27,11 +27,11 @@ func TestWhatCosignWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	img, err := newSignatureImage(false).with(newJob(Request{}, payload, signature).layer)
+	j, err := new(Signer).signatureJob(Request{}, payload, signature)
 	if err != nil {
 		t.Fatal(err)
 	}
-	manifest, config, err := img.encode()
+	manifest, config, err := newSignatureImage(false).with(j.layers...).encode()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,11 +77,7 @@ func TestOthersLayersAreKeptByteForByte(t *testing.T) {
 		t.Fatal(err)
 	}
 	layer := describe(envelope.MediaTypeSimpleSigning, []byte("payload"))
-	merged, err := img.with(layer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	manifest, config, err := merged.encode()
+	manifest, config, err := img.with(mustLayer(t, layer)).encode()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,10 +182,7 @@ func TestASignatureImageDoesNotGrowBeyondAManifest(t *testing.T) {
 	layer := describe(envelope.MediaTypeSimpleSigning, []byte("payload"))
 	layer.Annotations = map[string]string{"filler": strings.Repeat("x", maxManifestSize/2)}
 	for range 2 {
-		var err error
-		if img, err = img.with(layer); err != nil {
-			t.Fatal(err)
-		}
+		img = img.with(mustLayer(t, layer))
 	}
 	if _, _, err := img.encode(); err == nil {
 		t.Error("no error")
@@ -208,11 +201,7 @@ func FuzzSignatureImage(f *testing.F) {
 		if err != nil {
 			return
 		}
-		merged, err := img.with(layer)
-		if err != nil {
-			t.Fatal(err)
-		}
-		manifest, _, err := merged.encode()
+		manifest, _, err := img.with(mustLayer(t, layer)).encode()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -229,4 +218,13 @@ func FuzzSignatureImage(f *testing.F) {
 			}
 		}
 	})
+}
+
+func mustLayer(t *testing.T, desc v1.Descriptor) signatureLayer {
+	t.Helper()
+	layer, err := newLayer(desc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return layer
 }

@@ -5,7 +5,6 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
-	"io/fs"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -159,23 +158,7 @@ func (s *Signer) newJob(request Request) (*job, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newJob(request, data, signature), nil
-}
-
-// read returns the signature image under tag, or the one to start from when
-// there is none. raw is what was read; nil for none.
-func (s *Signer) read(ctx context.Context, repository, tag string) (img signatureImage, raw []byte, err error) {
-	raw, err = s.registry.Manifest(ctx, repository, tag)
-	if errors.Is(err, fs.ErrNotExist) {
-		return newSignatureImage(s.dockerMediaTypes), nil, nil
-	}
-	if err != nil {
-		return signatureImage{}, nil, fmt.Errorf("read %s: %w", tag, err)
-	}
-	if img, err = parseSignatureImage(raw); err != nil {
-		return signatureImage{}, nil, fmt.Errorf("what is under %s is not a signature image that could be added to: %w", tag, err)
-	}
-	return img, raw, nil
+	return s.signatureJob(request, data, signature)
 }
 
 // each runs do for every job, a few at once, and returns the first error.
@@ -185,7 +168,7 @@ func each(ctx context.Context, jobs []*job, do func(context.Context, *job) error
 	for _, j := range jobs {
 		g.Go(func() error {
 			if err := do(ctx, j); err != nil {
-				return fmt.Errorf("attach the signature of %s to %s: %w", j.result.Subject, j.result.Repository, err)
+				return fmt.Errorf("attach %s to %s: %w", j.what, j.result.Repository, err)
 			}
 			return nil
 		})
