@@ -26,6 +26,8 @@ type Plan struct {
 	Image Target
 	// Evidence is where that goes which was found elsewhere; nil for Image.
 	Evidence Target
+	// Apart sends all evidence there, wherever it was found.
+	Apart bool
 
 	// Tag is what names the image at the target in the end; empty for none.
 	Tag string
@@ -100,9 +102,9 @@ type listKey struct {
 	tag    string
 }
 
-// to is where what was found in a place goes.
-func (c *copying) to(from Place) Target {
-	if from == c.root.From {
+// to is where a node goes.
+func (c *copying) to(n *Node) Target {
+	if n.From == c.root.From && (n.Kind == "" || !c.Apart) {
 		return c.Image
 	}
 	return c.Evidence
@@ -178,7 +180,7 @@ func (c *copying) blobs(ctx context.Context, chosen map[*Node]bool) error {
 	moves := make(map[key]move)
 	for n := range chosen {
 		for _, desc := range n.Blobs {
-			k := key{c.to(n.From), desc.Digest}
+			k := key{c.to(n), desc.Digest}
 			if _, ok := moves[k]; !ok && desc.Size >= 0 {
 				c.total += desc.Size
 			}
@@ -286,7 +288,7 @@ func (c *copying) manifest(ctx context.Context, n *Node) error {
 	if before {
 		return nil
 	}
-	to := c.to(n.From)
+	to := c.to(n)
 	took, err := to.PutManifest(ctx, n.Digest.String(), Manifest{n.Data, n.MediaType})
 	if err != nil {
 		return fmt.Errorf("write %s to %s: %w", n.Digest, to.Name(), err)
@@ -335,7 +337,7 @@ func (c *copying) evidence(ctx context.Context, chosen map[*Node]bool) error {
 		}
 		for _, t := range n.Tagged {
 			if chosen[t.Node] {
-				to := c.to(t.From)
+				to := c.to(t.Node)
 				additions[to] = append(additions[to], signer.Addition{
 					Repository: to.Name(), Tag: t.Tag, Descriptors: t.RawLayers, Exact: t.Data,
 				})

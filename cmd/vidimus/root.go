@@ -60,6 +60,9 @@ func commands() []*cobra.Command {
 		newVerifyCommand(),
 		newSignCommand(),
 		newTriangulateCommand(),
+		newCopyCommand(),
+		newSaveCommand(),
+		newLoadCommand(),
 		newGenerateKeyPairCommand(),
 		newPublicKeyCommand(),
 		newConfigCommand(),
@@ -72,8 +75,8 @@ func commands() []*cobra.Command {
 // instead of that there is no such thing.
 func laterCommands() []string {
 	return []string{
-		"attach", "attest", "clean", "client-config", "copy", "doctor", "download", "generate",
-		"import-key-pair", "load", "policy", "resign", "save", "sign-blob", "tree", "upload",
+		"attach", "attest", "clean", "client-config", "doctor", "download", "generate",
+		"import-key-pair", "policy", "resign", "sign-blob", "tree", "upload",
 		"verify-attestation", "verify-blob",
 	}
 }
@@ -151,6 +154,16 @@ func takesNothing(cmd *cobra.Command, args []string) error {
 func takesOne(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != 1 {
+			return fmt.Errorf("%s takes %s, and was given %d arguments", cmd.Name(), what, len(args))
+		}
+		return nil
+	}
+}
+
+// takesTwo is the Args of a command with two arguments, which are what.
+func takesTwo(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != 2 {
 			return fmt.Errorf("%s takes %s, and was given %d arguments", cmd.Name(), what, len(args))
 		}
 		return nil
