@@ -176,3 +176,12 @@ func parseKinds(only []string) ([]carrier.Kind, error) {
 	}
 	return kinds, nil
 }
+
+// readAtMost reads all of a reader that has at most limit bytes.
+func readAtMost(from io.Reader, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(from, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("larger than %d bytes", limit)
+	}
+	return data, err
+}

@@ -40,7 +40,6 @@ func cosignFlags() []cosignFlag {
 	flags := []cosignFlag{
 		{name: "format", on: sign, harmless: "tag"},
 		{name: "registry-referrers-mode", on: sign, harmless: "legacy"},
-		{name: "upload", on: sign, kind: boolFlag, harmless: "true"},
 		{name: "check-claims", on: verify, kind: boolFlag, harmless: "true"},
 		{name: "insecure-ignore-tlog", on: verify, kind: boolFlag, harmless: "true"},
 		{name: "signature-digest-algorithm", on: verify, harmless: "sha256"},
@@ -61,16 +60,16 @@ func cosignFlags() []cosignFlag {
 	add(verify, cosignFlag{kind: boolFlag, harmless: "false", accepted: true},
 		"new-bundle-format", "experimental-oci11", "offline", "private-infrastructure", "insecure-ignore-sct", "allow-certificate-chain")
 	add(both, cosignFlag{}, "attachment", "attachment-tag-prefix", "certificate", "certificate-chain", "output-file",
-		"payload", "registry-client-cert", "registry-client-key", "registry-password", "registry-server-name",
+		"registry-client-cert", "registry-client-key", "registry-password", "registry-server-name",
 		"registry-token", "registry-username", "rekor-url", "slot", "trusted-root")
 	add(sign, cosignFlag{}, "bundle", "fulcio-auth-flow", "fulcio-url", "identity-token", "oidc-client-id",
 		"oidc-client-secret-file", "oidc-issuer", "oidc-provider", "oidc-redirect-url", "output-certificate",
-		"output-payload", "output-signature", "signing-config", "timestamp-client-cacert", "timestamp-client-cert",
+		"signing-config", "timestamp-client-cacert", "timestamp-client-cert",
 		"timestamp-client-key", "timestamp-server-name", "timestamp-server-url")
 	add(verify, cosignFlag{}, "ca-intermediates", "ca-roots", "certificate-github-workflow-name",
 		"certificate-github-workflow-ref", "certificate-github-workflow-repository", "certificate-github-workflow-sha",
 		"certificate-github-workflow-trigger", "certificate-identity", "certificate-identity-regexp",
-		"certificate-oidc-issuer", "certificate-oidc-issuer-regexp", "sct", "signature", "timestamp-certificate-chain")
+		"certificate-oidc-issuer", "certificate-oidc-issuer-regexp", "payload", "sct", "signature", "timestamp-certificate-chain")
 	return flags
 }
 

@@ -60,9 +60,16 @@ func commands() []*cobra.Command {
 		newVerifyCommand(),
 		newSignCommand(),
 		newTriangulateCommand(),
+		newGenerateCommand(),
+		newAttachCommand(),
+		newUploadCommand(),
+		newDownloadCommand(),
+		newTreeCommand(),
 		newCopyCommand(),
 		newSaveCommand(),
 		newLoadCommand(),
+		newCleanCommand(),
+		newResignCommand(),
 		newGenerateKeyPairCommand(),
 		newPublicKeyCommand(),
 		newConfigCommand(),
@@ -75,8 +82,8 @@ func commands() []*cobra.Command {
 // instead of that there is no such thing.
 func laterCommands() []string {
 	return []string{
-		"attach", "attest", "clean", "client-config", "doctor", "download", "generate",
-		"import-key-pair", "policy", "resign", "sign-blob", "tree", "upload",
+		"attest", "client-config", "doctor",
+		"import-key-pair", "policy", "sign-blob",
 		"verify-attestation", "verify-blob",
 	}
 }
@@ -196,7 +203,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	context.AfterFunc(ctx, stop)
 
 	root := newRootCommand()
-	root.SetArgs(args)
+	root.SetArgs(modernSpelling(root, args))
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

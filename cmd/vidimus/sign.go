@@ -24,6 +24,7 @@ import (
 
 type signFlags struct {
 	writerFlags
+	payloadFlags
 	key         string
 	annotations []string
 	identities  []string
@@ -66,7 +67,8 @@ Exit code 0: signed, and read again; 2: misuse; 3: it could not be done.`,
 	flags.StringSliceVar(&f.identities, "sign-container-identity", nil, "claim this name for the image instead of its repository's")
 	flags.DurationVarP(&f.timeout, "timeout", "t", 3*time.Minute, "give up after this time")
 	flags.BoolP("yes", "y", false, "accepted for cosign's sake; nothing is asked")
-	f.register(cmd)
+	f.writerFlags.register(cmd)
+	f.payloadFlags.register(cmd)
 	registerCosignFlags(cmd)
 	return cmd
 }
@@ -131,6 +133,9 @@ func (f *signFlags) sign(ctx context.Context, cmd *cobra.Command, key crypto.Sig
 		config.Locker = lock
 	} else {
 		fmt.Fprintf(cmd.ErrOrStderr(), "warning: no lock file, so that signers on this host do not take turns: %v\n", err)
+	}
+	if f.asked() {
+		return f.signPayloads(ctx, cmd, config, ref, f.requests(ref, signatures, digests, annotations))
 	}
 	s, err := signer.New(config)
 	if err != nil {
