@@ -26,8 +26,9 @@ type cleanFlags struct {
 	output string
 }
 
-func newCleanCommand() *cobra.Command {
-	var f cleanFlags
+func newCleanCommand() *cobra.Command { return new(cleanFlags).command() }
+
+func (f *cleanFlags) command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clean IMAGE",
 		Short: "Remove the signatures and other evidence of an image",
