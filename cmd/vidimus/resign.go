@@ -82,6 +82,9 @@ func (f *resignFlags) run(cmd *cobra.Command, repositories []string) error {
 	if err := checkOutput(f.output); err != nil {
 		return err
 	}
+	if err := f.refuse(); err != nil {
+		return err
+	}
 	if f.from == "" {
 		return misuse(errors.New("say which key signed so far with --from"))
 	}
