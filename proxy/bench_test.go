@@ -67,6 +67,27 @@ func BenchmarkWarm(b *testing.B) {
 	}
 }
 
+// BenchmarkWarmAsUser measures what it costs to ask who a caller is and what he
+// may do.
+func BenchmarkWarmAsUser(b *testing.B) {
+	w := newWorld(b, guarded("anonymous | docker.io/** | pull", "other | ghcr.io/** | pull", "ci | ghcr.io/acme/** !ghcr.io/acme/secret | pull push"),
+		func(_ *world, s *settings) { s.quiet = true })
+	image := lying.Image("web")
+	w.up.PushSigned("acme/web", image, w.key, "v1")
+	w.get(manifestPath(web, "v1"), as("ci")...)
+	r := httptest.NewRequest(http.MethodGet, manifestPath(web, "v1"), nil)
+	r.Header.Set(as("ci")[0], as("ci")[1])
+	client := &sink{header: make(http.Header)}
+	b.ReportAllocs()
+	for b.Loop() {
+		clear(client.header)
+		w.proxy.ServeHTTP(client, r)
+	}
+	if client.status != http.StatusOK {
+		b.Fatal(client.status)
+	}
+}
+
 // BenchmarkWarmConnections measures answers of a whole server to 32 connections
 // on loopback, clients included. Their requests are bytes, so that clients cost
 // little.

@@ -22,12 +22,11 @@ const writePatience = 2 * time.Minute
 // serveBlob answers GET and HEAD for a blob that an allowed manifest of the
 // repository references.
 func (q *request) serveBlob(v *view) error {
-	ctx, a := q.r.Context(), q.asker()
-	e, d, err := v.admitBlob(ctx, q.route.digest, a)
+	ctx := q.r.Context()
+	e, err := q.reachBlob(ctx, v)
 	if err != nil {
 		return err
 	}
-	q.decided(d)
 	known := matches(q.r.Header["If-None-Match"], e.etagHeader[0])
 	if known || q.r.Method == http.MethodHead {
 		return q.headBlob(ctx, v, e, known)
@@ -42,6 +41,19 @@ func (q *request) serveBlob(v *view) error {
 	}
 	defer content.Close()
 	return q.sendBlob(content, part, e, from)
+}
+
+// reachBlob returns how the blob is read that was asked for.
+func (q *request) reachBlob(ctx context.Context, v *view) (*edge, error) {
+	if !q.pulls {
+		return q.unadmittedBlob(ctx, v, unreachableBlob())
+	}
+	e, d, err := v.admitBlob(ctx, q.route.digest, q.asker())
+	if err != nil {
+		return q.unadmittedBlob(ctx, v, err)
+	}
+	q.decided(d)
+	return e, nil
 }
 
 // admitBlob returns how a served manifest of the repository reaches digest, and

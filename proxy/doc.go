@@ -5,6 +5,7 @@
 // A request goes through
 //
 //	route    path, ns and host to an upstream, a repository and a reference
+//	ask      who the caller is, and what that caller may do there
 //	resolve  a tag to bytes, once; the digest is computed from those bytes
 //	fetch    the manifest by digest, from the store or the upstream, hashed
 //	gate     the decision about those same bytes
@@ -12,7 +13,7 @@
 //	keep     what the admitted manifest references
 //	serve    the bytes, or one entry of the error map
 //
-// and, when it was answered a moment ago, from route to serve by what is kept of
+// and, when it was answered a moment ago, from ask to serve by what is kept of
 // that (warm.go).
 //
 // # Trust
@@ -33,6 +34,9 @@
 // subject is allowed, by digest or under a tag that is made of its subject's
 // digest, and makes nothing else servable. Under any other tag everything is
 // decided as what it would be used as.
+//
+// What the gate does not allow is read by who may sign or inspect there, and
+// enters nothing that others are answered from (unadmitted.go).
 //
 // Every failure is an error in OCI JSON, made in one place (errors.go); after
 // the first byte of a body the only failure is a broken connection.

@@ -21,6 +21,7 @@ import (
 // The codes of the distribution specification that are answered.
 var (
 	codeDenied           = errcode.ErrorCodeDenied
+	codeUnauthorized     = errcode.ErrorCodeUnauthorized
 	codeUnavailable      = errcode.ErrorCodeUnavailable
 	codeUnsupported      = errcode.ErrorCodeUnsupported
 	codeTooManyRequests  = errcode.ErrorCodeTooManyRequests
@@ -288,6 +289,9 @@ func writeError(w http.ResponseWriter, r *http.Request, e *Error) {
 	h.Set("Cache-Control", "no-store")
 	if e.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int((e.RetryAfter+time.Second-1)/time.Second)))
+	}
+	if e.Status == http.StatusUnauthorized {
+		h.Set("Www-Authenticate", challenge)
 	}
 	if e.Status == http.StatusMethodNotAllowed {
 		h.Set("Allow", e.Allow)

@@ -15,6 +15,7 @@ import (
 // asker is who asks, and for what, in the words of the request.
 type asker struct {
 	client    string
+	caller    string // as the access list would name it; empty where nobody is known
 	userAgent string
 	image     string // for sentences: as the client wrote it
 	reference string // tag or digest

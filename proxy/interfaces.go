@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net/http"
 	"net/netip"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"vidimus/policy"
+	"vidimus/proxy/access"
 	"vidimus/verifier"
 )
 
@@ -143,6 +145,21 @@ type Gate interface {
 	Revoked(digest v1.Hash) bool
 }
 
+// Access says who may talk to the proxy. access.Control implements it. It decides
+// nothing about content: what a caller may pull passes the gate all the same.
+type Access interface {
+	// Identify tells who makes a request. Its error is access.ErrCredentials when
+	// credentials came that do not hold, whatever would be allowed without them;
+	// access.ErrBusy; or that of the request's context.
+	Identify(r *http.Request) (access.Caller, error)
+
+	// Allows reports whether caller may do action in a canonical repository.
+	Allows(caller access.Caller, repository string, action access.Action) bool
+
+	// AllowsSome reports whether caller may do anything in any repository.
+	AllowsSome(caller access.Caller) bool
+}
+
 // Recorder keeps decision records.
 type Recorder interface {
 	// Record keeps one decision before it takes effect. An error means that
@@ -172,7 +189,9 @@ type Record struct {
 	Subject     string          `json:"subject,omitempty"`     // the image that this is a signature or other referrer of
 	Exception   string          `json:"exception,omitempty"`
 	Evidence    json.RawMessage `json:"evidence,omitempty"` // as verifier.Evidence writes itself
-	Client      string          `json:"client"`
+	Client      string          `json:"client"`             // its address
+	Caller      string          `json:"caller,omitempty"`   // who it is, where callers are known
+	Access      string          `json:"access,omitempty"`   // the right under which it was read though it is not allowed
 	UserAgent   string          `json:"userAgent,omitempty"`
 	Revision    string          `json:"revision"`
 }
@@ -189,6 +208,11 @@ type Revision struct {
 	MaxStale        time.Duration
 	TrustedProxies  []netip.Prefix // whose X-Forwarded-For is believed
 	RequireRecord   bool           // a decision that cannot be recorded is not acted upon
+
+	// Access says who may do what. Nil is a proxy without users: whoever reaches it
+	// may pull, and push and delete where that is configured; nobody may sign or
+	// inspect what is not admitted.
+	Access Access
 }
 
 // Registered is one upstream and the names it goes by.

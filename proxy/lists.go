@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"vidimus/policy"
+	"vidimus/proxy/access"
 	"vidimus/verifier"
 )
 
@@ -23,7 +24,13 @@ const (
 	maxPage     = 1000
 )
 
+// serveBase answers what clients ask first, to learn whether to log in. Who is let
+// in unknown is told that credentials may help elsewhere (RFC 9110, section 11.6.1):
+// podman and its kin send none anywhere unless they were asked for some here.
 func (q *request) serveBase() error {
+	if q.Access != nil && q.caller.Kind == access.Anonymous {
+		q.w.Header().Set("Www-Authenticate", challenge)
+	}
 	return q.sendJSON("application/json", []byte("{}"))
 }
 
@@ -81,7 +88,7 @@ func (q *request) serveCatalog() error {
 			return fmt.Errorf("read the index: %w", err)
 		}
 		for _, name := range known {
-			if q.covers(name) {
+			if q.covers(name) && q.may(name, access.Pull) {
 				repositories = append(repositories, name)
 			}
 			from = name
@@ -110,7 +117,7 @@ func (l *live) covers(repository string) bool {
 // refuseUncovered answers for a repository from which the policy serves
 // nothing, before its upstream is asked for anything.
 func (q *request) refuseUncovered(v *view, a asker) error {
-	if q.covers(v.name) {
+	if q.covers(v.name) || q.Access != nil && q.may(v.name, access.Inspect) {
 		return nil
 	}
 	d, err := v.decide(q.r.Context(), &manifest{digest: q.route.digest}, q.route.tag, a)
@@ -183,7 +190,9 @@ func (q *request) serveReferrers(v *view) error {
 			if err == nil {
 				err = denied(d, a.image)
 			}
-			return err
+			if _, err = q.unadmitted(ctx, v, subject, d, err, a); err != nil {
+				return err
+			}
 		}
 		q.decided(d)
 		if referrers, err = v.referrers(ctx, subject.digest, artifactType); err != nil {

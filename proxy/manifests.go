@@ -34,9 +34,16 @@ func (q *request) serveManifest(v *view) error {
 		if err == nil {
 			err = denied(d, a.image)
 		}
-		return err
+		right, err := q.unadmitted(ctx, v, m, d, err, a)
+		if err != nil {
+			return err
+		}
+		q.noteEvidence(ctx, v, m)
+		q.sendUnadmitted(d, m, right)
+		return nil
 	}
 	q.decided(d)
+	q.noteEvidence(ctx, v, m)
 	if m.leads(d) {
 		v.remember(ctx, m.digest, m.edges()...)
 	}

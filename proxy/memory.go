@@ -19,6 +19,7 @@ const (
 	maxObserved        = 3 << 19
 	maxProofs          = 1 << 19
 	maxDoubts          = 1 << 19
+	maxEvidence        = 1 << 18
 )
 
 // memory is a map that is bounded by what its entries cost: the least recently
@@ -72,6 +73,7 @@ func (m *memory[K, V]) add(key K, value V) {
 // put is add, with the lock held.
 func (m *memory[K, V]) put(key K, value V) {
 	entry := sized[V]{value, m.cost(key, value)}
+	m.lru.Remove(key) // Add would replace what is held without a call
 	m.bytes += entry.bytes
 	m.lru.Add(key, entry)
 	for m.bytes > m.most && m.lru.Len() > 1 {
@@ -101,6 +103,9 @@ type memories struct {
 	// answers and edges are the short path: see warm.go.
 	answers *answers
 	edges   *memory[edgeKey, *edge]
+	// evidence holds the sizes of the blobs that evidence consists of, as it was
+	// served to who may sign: see unadmitted.go.
+	evidence *memory[edgeKey, int64]
 }
 
 func newMemories() *memories {
@@ -111,6 +116,7 @@ func newMemories() *memories {
 		doubts:   newMemory(maxDoubts, func(name string, _ tagDoubt) int { return doubtSize + len(name) }),
 		answers:  newAnswers(),
 		edges:    newMemory(maxEdges, func(k edgeKey, _ *edge) int { return edgeSize + len(k.repository) }),
+		evidence: newMemory(maxEvidence, func(k edgeKey, _ int64) int { return proofSize + len(k.repository) }),
 	}
 }
 

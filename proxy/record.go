@@ -30,7 +30,7 @@ func newRecord(d policy.Decision, evaluateErr error, a asker) Record {
 		Repository: d.Subject.Repository, Reference: a.reference,
 		Policy: d.Policy, Enforcement: d.Enforcement.String(), Served: d.Served(),
 		Authorities: d.Satisfied, Via: d.Via, Subject: d.About, Exception: d.Exception, Evidence: evidenceJSON(d),
-		Client: a.client, UserAgent: a.userAgent, Revision: d.Revision,
+		Client: a.client, Caller: a.caller, UserAgent: a.userAgent, Revision: d.Revision,
 	}
 	if !isZero(d.Subject.Digest) {
 		r.Digest = d.Subject.Digest.String()
@@ -169,7 +169,7 @@ func (l *DecisionLog) keep(record Record) {
 func (r *Record) cost() int {
 	const record = 512
 	n := record + len(r.ID) + len(r.Explained) + len(r.Hint) + len(r.Repository) + len(r.Reference) + len(r.Digest) +
-		len(r.Via) + len(r.Subject) + len(r.Exception) + len(r.Evidence) + len(r.Client) + len(r.UserAgent)
+		len(r.Via) + len(r.Subject) + len(r.Exception) + len(r.Evidence) + len(r.Client) + len(r.Caller) + len(r.UserAgent)
 	for _, list := range [][]string{r.Causes, r.Authorities} {
 		for _, text := range list {
 			n += listedSize + len(text)
@@ -195,7 +195,7 @@ func (l *DecisionLog) rotate(more int64) error {
 // Query says which records are wanted. Empty fields want all.
 type Query struct {
 	Image  string // part of repository:reference, or of the digest
-	Client string // the address
+	Client string // the address, or the caller's name
 	Reason string // the reason, or allowed, denied or inconclusive
 	ID     string // beginning of the identifier
 	Since  time.Time
@@ -205,7 +205,7 @@ type Query struct {
 func (q Query) Matches(r Record) bool {
 	image := r.Repository + ":" + r.Reference
 	return (q.Image == "" || strings.Contains(image, q.Image) || strings.Contains(r.Digest, q.Image)) &&
-		(q.Client == "" || r.Client == q.Client) &&
+		(q.Client == "" || r.Client == q.Client || r.Caller == q.Client) &&
 		(q.Reason == "" || r.Reason == q.Reason || r.Decision == q.Reason) &&
 		strings.HasPrefix(r.ID, q.ID) && !r.Time.Before(q.Since)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"vidimus/policy"
+	"vidimus/proxy/access"
 )
 
 // request is one HTTP request on its way through the proxy. It belongs to one
@@ -25,6 +26,8 @@ type request struct {
 	route  route
 	query  url.Values // nil when there is none
 	client string
+	caller access.Caller
+	pulls  bool       // the caller may pull from the repository
 	id     []string   // X-Request-Id: the decision's, or one of its own; shared
 	failed error      // for the access log
 	reason string     // of failed, as the answer's detail gives it
@@ -80,24 +83,32 @@ func newRequest(p *Proxy, l *live, w http.ResponseWriter, r *http.Request) *requ
 // written when it returns an error.
 func (q *request) serve() error {
 	var err error
-	if q.route, err = parseRoute(q.path); err != nil {
+	q.route, err = parseRoute(q.path)
+	if unknown := q.identify(); unknown != nil {
+		return unknown
+	}
+	if err != nil {
 		return err
 	}
-	if err := q.refuseMethod(); err != nil {
-		return err
-	}
+	unsupported := q.refuseMethod()
 	if q.r.URL.RawQuery != "" {
 		if q.query, err = url.ParseQuery(q.r.URL.RawQuery); err != nil {
 			return &Error{Status: http.StatusBadRequest, Code: codeNameInvalid, Message: "the query does not parse"}
 		}
 	}
-	switch q.route.endpoint {
-	case endpointBase:
+	switch {
+	case q.route.endpoint != endpointBase && q.route.endpoint != endpointCatalog:
+	case unsupported != nil:
+		return unsupported
+	case q.route.endpoint == endpointBase:
 		return q.serveBase()
-	case endpointCatalog:
+	default:
 		return q.serveCatalog()
 	}
 	at, err := q.resolve(q.route.name, q.query, q.r.Host)
+	if err != nil && unsupported != nil {
+		return unsupported
+	}
 	if n, ok := errors.AsType[*nowhere](err); ok {
 		return q.refuse(q.r.Context(), n, q.route.digest, q.asker())
 	}
@@ -105,10 +116,16 @@ func (q *request) serve() error {
 		return err
 	}
 	q.at = at
+	if err := q.authoriseRoute(at); err != nil {
+		return err
+	}
+	if unsupported != nil {
+		return unsupported
+	}
 	if q.query.Has("ns") {
 		q.w.Header().Set("Oci-Namespace", q.query.Get("ns"))
 	}
-	if q.route.endpoint == endpointManifest {
+	if q.route.endpoint == endpointManifest && q.pulls {
 		if a, m := q.again(at); a != nil {
 			q.name, q.id = a.name, a.id
 			if a.warning != nil {
@@ -157,7 +174,7 @@ func (q *request) refuseMethod() error {
 
 // asker describes the request for records and sentences.
 func (q *request) asker() asker {
-	a := asker{client: q.client, userAgent: printable(q.r.UserAgent()), image: q.route.name, reference: q.route.reference}
+	a := asker{client: q.client, caller: q.callerName(), userAgent: printable(q.r.UserAgent()), image: q.route.name, reference: q.route.reference}
 	switch {
 	case q.route.tag != "":
 		a.image += ":" + a.reference
@@ -274,6 +291,9 @@ func (q *request) log(now time.Time, aborted bool) {
 		slog.Int("status", q.w.status), slog.Int64("bytes", q.w.bytes), slog.Float64("seconds", now.Sub(q.begin).Seconds()),
 		slog.String("userAgent", printable(q.r.UserAgent())),
 	)
+	if caller := q.callerName(); caller != "" {
+		line.AddAttrs(slog.String("caller", caller))
+	}
 	if q.failed != nil {
 		line.AddAttrs(slog.String("err", q.failed.Error()))
 	}

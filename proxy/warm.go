@@ -26,7 +26,8 @@ import (
 //     content there.
 //
 // Nothing in an answer depends on who asks or how, but for headers that are made
-// anew: what does so one day must be asked before this, or be part of the key.
+// anew. Whether the caller may pull there is asked before this, every time: who
+// may not is never answered from here.
 //
 // All of it expires after answerKept, when the long path says once more what is
 // in use and what is referenced, to caches and an index that forget.
@@ -192,6 +193,17 @@ type edge struct {
 	delivered atomic.Bool
 }
 
+// newEdge is how a blob is reached, kept nowhere.
+func newEdge(desc v1.Descriptor) *edge {
+	digest := desc.Digest.String()
+	return &edge{
+		// the rest of what the manifest says of it is not asked for
+		desc:         v1.Descriptor{MediaType: desc.MediaType, Size: desc.Size, Digest: desc.Digest},
+		digestHeader: []string{digest},
+		etagHeader:   []string{`"` + digest + `"`},
+	}
+}
+
 // edge returns how a blob was reached a moment ago, when it still is.
 func (v *view) edge(digest v1.Hash) (*edge, bool) {
 	e, ok := v.edges.get(edgeKey{v.name, digest})
@@ -205,13 +217,7 @@ func (v *view) edge(digest v1.Hash) (*edge, bool) {
 // keepEdge returns how the long path has reached a blob, and keeps it for the
 // next one who asks.
 func (v *view) keepEdge(desc v1.Descriptor, d policy.Decision) *edge {
-	digest := desc.Digest.String()
-	e := &edge{
-		// the rest of what the manifest says of it is not asked for
-		desc:         v1.Descriptor{MediaType: desc.MediaType, Size: desc.Size, Digest: desc.Digest},
-		digestHeader: []string{digest},
-		etagHeader:   []string{`"` + digest + `"`},
-	}
+	e := newEdge(desc)
 	now := v.proxy.now()
 	if decision, ok := v.lasting(d, now); ok {
 		e.decision, e.since = decision, now

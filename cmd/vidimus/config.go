@@ -7,6 +7,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"vidimus/policy"
+	"vidimus/proxy/access"
 )
 
 // Config is a configuration as it is written: decoded, each value plausible by
@@ -132,7 +133,18 @@ type includeConfig struct {
 }
 
 type authConfig struct {
+	pos
+	Htpasswd      file
+	Access        []accessConfig
 	AnonymousPull bool
+}
+
+// accessConfig is one entry of the access list.
+type accessConfig struct {
+	pos
+	Subjects []located[string]
+	Match    []string
+	Actions  []access.Action
 }
 
 type decisionsConfig struct {

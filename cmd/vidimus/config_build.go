@@ -11,6 +11,7 @@ import (
 
 	"vidimus/policy"
 	"vidimus/proxy"
+	"vidimus/proxy/access"
 	"vidimus/proxy/upstream"
 	"vidimus/verifier"
 )
@@ -25,6 +26,7 @@ type revision struct {
 	Gate      *policy.Evaluator
 	Clients   map[string]*upstream.Client // by the upstream's name
 	identity  map[string][sha256.Size]byte
+	passwords *access.Passwords // nil: there are no users
 }
 
 // observers are told what the parts do. Each may be nil.
@@ -60,7 +62,25 @@ func (l *loaded) build(o observers, suspended map[string]string, old *revision) 
 		return nil, err
 	}
 	r.Proxy = r.proxyRevision()
-	return r, nil
+	return r, r.control(old)
+}
+
+// control makes what says who may do what. The passwords of old serve again while
+// the htpasswd file says the same, for they remember who has logged in.
+func (r *revision) control(old *revision) error {
+	if r.Access == nil {
+		return nil
+	}
+	config := *r.Access
+	if old != nil && old.passwords.Equal(config.Passwords) {
+		config.Passwords = old.passwords
+	}
+	control, err := access.New(config)
+	if err != nil {
+		return err
+	}
+	r.passwords, r.Proxy.Access = config.Passwords, control
+	return nil
 }
 
 // connect makes or takes over the client of each upstream.

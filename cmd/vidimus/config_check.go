@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"vidimus/policy"
+	"vidimus/proxy/access"
 	"vidimus/verifier"
 )
 
@@ -24,6 +25,7 @@ type loaded struct {
 	Policy    policy.Config
 	TLS       *tls.Config // nil: the registry API is not encrypted
 	Upstreams []upstreamSettings
+	Access    *access.Config // nil: whoever reaches the registry API may pull
 
 	sum     [32]byte // of everything that was read
 	watched watched
@@ -47,6 +49,7 @@ func judge(g gathered, now time.Time) (*loaded, error) {
 	}
 	j.tls()
 	j.upstreams()
+	j.access()
 	j.openness()
 	j.authorities()
 	j.policies()
@@ -136,7 +139,7 @@ func (j *judgement) pool(files []file) *x509.CertPool {
 // credentials, unless it is said out loud.
 func (j *judgement) openness() {
 	host, _, err := net.SplitHostPort(j.config.HTTP.Addr.Value)
-	if err != nil || isLoopback(host) || j.config.Auth.AnonymousPull {
+	if err != nil || isLoopback(host) || j.config.Auth.AnonymousPull || j.config.knowsCallers() {
 		return
 	}
 	var names []string
@@ -148,9 +151,9 @@ func (j *judgement) openness() {
 	if len(names) == 0 {
 		return
 	}
-	fix := "write auth: {anonymousPull: true} to allow that, or listen on loopback"
+	fix := "write under auth who may pull, or {anonymousPull: true} to allow that, or listen on loopback"
 	if j.config.onCommandLine() {
-		fix = "listen on loopback, or write a file for --config that says auth: {anonymousPull: true} to allow that, see vidimus config example"
+		fix = "listen on loopback, or write a file for --config that says under auth who may pull, or {anonymousPull: true} to allow that, see vidimus config example"
 	}
 	j.fail(j.config.HTTP.Addr, fmt.Sprintf("is not a loopback address, and there are credentials for %s: everyone who reaches the port would read with them",
 		enumerate(names)), fix)

@@ -167,13 +167,6 @@ func egressShape() shape[egressConfig] {
 	})
 }
 
-func authShape() shape[authConfig] {
-	return object([]field[authConfig]{
-		key("anonymousPull", "false", boolean(), func(c *authConfig) *bool { return &c.AnonymousPull },
-			"everyone who reaches the port may read what the upstream credentials may read"),
-	}, "htpasswd", "token", "access")
-}
-
 func decisionsShape() shape[decisionsConfig] {
 	return object([]field[decisionsConfig]{
 		key("path", `"-"`, recordPath(), func(c *decisionsConfig) *file { return &c.Path }, "file of JSON lines; - is standard output"),

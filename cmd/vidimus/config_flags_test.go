@@ -102,7 +102,7 @@ func TestBadFlagsAreNamed(t *testing.T) {
 		{quickFlags{Require: []string{"ghcr.io/**=release.pub", "ghcr.io/me=other.pub"}}, `never decides`},
 		{quickFlags{AllowRest: true, Upstreams: []string{"local"}}, `--upstream "local": is not NAME=URL; write it like local=http://127.0.0.1:5000`},
 		{quickFlags{AllowRest: true, Upstreams: []string{"local=ftp://x"}}, `--upstream "local=ftp://x": is not an http or https URL`},
-		{quickFlags{AllowRest: true, Addr: ":0", DockerLogin: true}, `--addr ":0": is not a loopback address, and there are credentials for docker.io: everyone who reaches the port would read with them; listen on loopback, or write a file for --config that says auth: {anonymousPull: true}`},
+		{quickFlags{AllowRest: true, Addr: ":0", DockerLogin: true}, `--addr ":0": is not a loopback address, and there are credentials for docker.io: everyone who reaches the port would read with them; listen on loopback, or write a file for --config that says under auth who may pull, or {anonymousPull: true}`},
 		{quickFlags{AllowRest: true, MetricsAddr: optionalText{"5081", true}}, `--metrics-addr "5081": "5081" is not host:port; write an address like 127.0.0.1:5080, or "" to switch it off`},
 		{quickFlags{AllowRest: true, AdminAddr: optionalText{":5082", true}}, `--admin-addr ":5082": "" is not a loopback address`},
 		{quickFlags{MetricsAddr: optionalText{"", true}}, "command line: nothing would be served; add --require PATTERN=KEY, or --allow-rest"},

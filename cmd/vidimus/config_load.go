@@ -71,7 +71,7 @@ type namedFile struct {
 // namedFiles are the files that the configuration names, besides its own.
 func (c *Config) namedFiles() []namedFile {
 	open, secret := (*reader).read, (*reader).readSecret
-	all := []namedFile{{c.HTTP.TLS.Certificate, open}, {c.HTTP.TLS.Key, secret}}
+	all := []namedFile{{c.HTTP.TLS.Certificate, open}, {c.HTTP.TLS.Key, secret}, {c.Auth.Htpasswd, secret}}
 	for _, f := range c.HTTP.TLS.ClientCAs {
 		all = append(all, namedFile{f, open})
 	}

@@ -33,6 +33,9 @@ func (l *loaded) summarize(w io.Writer, name string, now time.Time) error {
 	for _, a := range l.Policy.Authorities {
 		row("authority", "%s, %d %s", a.Name, len(a.Keys), plural(len(a.Keys), "key", "keys"))
 	}
+	for _, line := range l.accessSummary() {
+		row("access", "%s", line)
+	}
 	row("enforcement", "%s", l.Enforcement)
 	for _, p := range l.Policies[:min(len(l.Policies), mostShown)] {
 		row("policy", "%s", l.policySummary(p))

@@ -57,7 +57,7 @@ asked for, under one id.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.query.Image, "image", "", "part of repository:tag, repository@digest or the digest")
-	flags.StringVar(&f.query.Client, "client", "", "address of the client")
+	flags.StringVar(&f.query.Client, "client", "", "address or name of the client")
 	flags.StringVar(&f.query.Reason, "reason", "", "why it was denied, or allowed, denied, inconclusive")
 	flags.StringVar(&f.query.ID, "id", "", "beginning of the decision's id")
 	flags.DurationVar(&f.since, "since", 0, "no older than this, like 10m")
@@ -276,7 +276,7 @@ func (f *decisionsFlags) printer(w io.Writer) func(proxy.Record) error {
 	}
 	return func(r proxy.Record) error {
 		_, err := fmt.Fprintf(w, "%s  %s  %-12s %s  client %s\n    %s\n",
-			r.Time.Format(time.RFC3339), r.ID, outcome(r), displayed(imageOf(r)), displayed(r.Client), displayed(summary(r)))
+			r.Time.Format(time.RFC3339), r.ID, outcome(r), displayed(imageOf(r)), displayed(clientOf(r)), displayed(summary(r)))
 		return err
 	}
 }
@@ -287,6 +287,14 @@ func imageOf(r proxy.Record) string {
 		return r.Repository + "@" + r.Reference
 	}
 	return r.Repository + ":" + r.Reference
+}
+
+// clientOf is who asked, and from where.
+func clientOf(r proxy.Record) string {
+	if r.Caller == "" {
+		return r.Client
+	}
+	return r.Caller + " at " + r.Client
 }
 
 func outcome(r proxy.Record) string {
@@ -309,6 +317,9 @@ func summary(r proxy.Record) string {
 	}
 	if r.Exception != "" {
 		parts = append(parts, "EXCEPTION "+r.Exception)
+	}
+	if r.Access != "" {
+		parts = append(parts, "SERVED all the same, for the caller may "+r.Access)
 	}
 	return strings.Join(parts, "; ")
 }
@@ -359,7 +370,8 @@ func (r toldDecision) print(w io.Writer) error {
 	row("signed by", strings.Join(r.Authorities, ", "))
 	row("through index", r.Via)
 	row("exception", r.Exception)
-	row("client", r.Client)
+	row("client", clientOf(r.Record))
+	row("served for the right to", r.Access)
 	row("user agent", r.UserAgent)
 	row("revision", r.Revision)
 	if err := t.Flush(); err != nil {

@@ -148,7 +148,14 @@ func (c *Containerd) Version(tb testing.TB) string {
 
 func (c *Containerd) Pull(tb testing.TB, upstream, repository, reference string) Result {
 	tb.Helper()
-	return c.run(tb, "images", "pull", "--hosts-dir", c.hosts, join(upstream+"/"+repository, reference))
+	return c.PullWith(tb, join(upstream+"/"+repository, reference))
+}
+
+// PullWith pulls an image with further flags before its name.
+func (c *Containerd) PullWith(tb testing.TB, image string, flags ...string) Result {
+	tb.Helper()
+	args := append([]string{"images", "pull", "--hosts-dir", c.hosts}, flags...)
+	return c.run(tb, append(args, image)...)
 }
 
 func (c *Containerd) Exec(tb testing.TB, upstream, repository, reference string, command ...string) Result {
@@ -215,7 +222,14 @@ func (p *Podman) Version(tb testing.TB) string {
 
 func (p *Podman) Pull(tb testing.TB, upstream, repository, reference string) Result {
 	tb.Helper()
-	return p.run(tb, "pull", "--signature-policy", filepath.Join(p.dir, "policy.json"), join(upstream+"/"+repository, reference))
+	return p.PullWith(tb, join(upstream+"/"+repository, reference))
+}
+
+// PullWith pulls an image with further flags before its name.
+func (p *Podman) PullWith(tb testing.TB, image string, flags ...string) Result {
+	tb.Helper()
+	args := append([]string{"pull", "--signature-policy", filepath.Join(p.dir, "policy.json")}, flags...)
+	return p.run(tb, append(args, image)...)
 }
 
 // Skopeo is skopeo; its Pull copies to a directory.

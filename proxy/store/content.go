@@ -77,6 +77,9 @@ func (s *Store) Prefetch(ctx context.Context, owner string, digest v1.Hash, size
 	}
 	defer s.expire(t) // when nobody else reads it
 	defer t.leave()
+	t.mu.Lock()
+	t.came() // it takes nothing
+	t.mu.Unlock()
 	select {
 	case <-t.ended:
 	case <-ctx.Done():
@@ -84,10 +87,15 @@ func (s *Store) Prefetch(ctx context.Context, owner string, digest v1.Hash, size
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if errors.Is(t.err, errHeld) {
+	switch {
+	case errors.Is(t.err, errHeld):
 		return nil
+	case !errors.Is(t.err, errDiverted):
+		return cmp.Or(t.err, t.lost)
+	case t.lost != nil:
+		return fmt.Errorf("%w: %w", errDiverted, t.lost)
 	}
-	return cmp.Or(t.err, t.lost)
+	return ErrTooLarge // as its origin told
 }
 
 // fetch is one attempt of Fetch. It returns errHeld when another is due, since
@@ -116,11 +124,11 @@ func (s *Store) fetch(ctx context.Context, owner string, k key, size int64, from
 		}
 	}
 	if !t.told(size) {
-		t.leave()
+		t.turnBack()
 		return s.passThrough(ctx, k, size, from, part)
 	}
 	if err := t.opened(ctx); err != nil {
-		t.leave()
+		t.turnBack()
 		if errors.Is(err, errDiverted) {
 			return s.passThrough(ctx, k, size, from, part)
 		}
@@ -217,7 +225,7 @@ func (s *Store) openLarge(ctx context.Context, k key, c content, from origin, pa
 		return nil, err
 	}
 	if err := t.opened(ctx); err != nil {
-		t.leave()
+		t.turnBack()
 		return nil, err
 	}
 	return newFollower(t, from, t.held.size(), part), nil

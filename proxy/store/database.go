@@ -21,8 +21,8 @@ var errDamaged = errors.New("store: index file is damaged")
 const asideFile = indexFile + ".damaged"
 
 // database is the index file. bbolt keeps it whole over a crash. It trusts the
-// file's pages, though, and panics or faults over damaged ones: that is caught
-// here, and the file given up.
+// file's pages, though: they are checked when it is opened. It panics or faults over
+// those that are damaged later: that is caught here, and the file given up.
 type database struct {
 	file *os.File
 	db   *bbolt.DB
@@ -66,6 +66,9 @@ func tryDatabase(root *os.Root) (*database, error) {
 			},
 		})
 		if err != nil {
+			return err
+		}
+		if err := d.vet(); err != nil {
 			return err
 		}
 		return d.makeTables()

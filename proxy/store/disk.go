@@ -93,8 +93,9 @@ func takeDisk(config Config) (*disk, error) {
 	return d, nil
 }
 
-// prepare makes the layout. Whatever is in the temporary directory belonged to
-// a process that is dead, for this one has the lock.
+// prepare makes the layout, which becomes durable with the first content. Whatever
+// is in the temporary directory belonged to a process that is dead, for this one
+// has the lock.
 func (d *disk) prepare() error {
 	if err := d.files.remove(tempDir); err != nil {
 		return err
@@ -102,10 +103,7 @@ func (d *disk) prepare() error {
 	if err := d.files.mkdir(tempDir); err != nil {
 		return err
 	}
-	if err := d.files.mkdir(blobsDir); err != nil {
-		return err
-	}
-	return errors.Join(d.files.syncDir(path.Dir(blobsDir)), d.files.syncDir("."))
+	return d.files.mkdir(blobsDir)
 }
 
 func (d *disk) open(k key) (content, error) {

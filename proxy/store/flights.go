@@ -77,12 +77,13 @@ func (s *Store) launch(ctx context.Context, t *transfer) {
 	go t.run(ctx)
 }
 
-// enter counts a reader. The store's mutex is held, so that a transfer is
+// enter counts a reader, which is about to follow. The store's mutex is held, so that a transfer is
 // never joined and given up at once.
 func (t *transfer) enter() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.readers++
+	t.coming++
 	if t.timer != nil {
 		t.timer.Stop()
 		t.timer = nil
@@ -129,6 +130,7 @@ func (s *Store) expireLocked(t *transfer) {
 	if s.flights[t.flight()] == t {
 		delete(s.flights, t.flight())
 	}
+	t.ending = true
 	t.stop(errAbandoned)
 }
 
@@ -142,7 +144,8 @@ func (s *Store) unwanted(t *transfer) {
 	}
 }
 
-// acquire waits until t may run. It displaces a transfer that nobody reads.
+// acquire waits until t may run. It displaces a transfer that nobody reads, and
+// that has not been displaced already.
 func (s *Store) acquire(ctx context.Context, t *transfer) error {
 	select {
 	case s.slots <- struct{}{}:
@@ -173,7 +176,7 @@ func (s *Store) await(n int) {
 	var since time.Time
 	for t := range s.alive {
 		t.mu.Lock()
-		if t.held == nil && t.readers == 0 && t.phase > queued && t.phase < complete &&
+		if t.held == nil && t.readers == 0 && !t.ending && t.phase > queued && t.phase < complete &&
 			(longest == nil || t.abandoned.Before(since)) {
 			longest, since = t, t.abandoned
 		}

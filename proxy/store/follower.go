@@ -17,6 +17,7 @@ type follower struct {
 	part     span
 
 	offset int64  // of what comes next; under the transfer's mutex
+	left   bool   // behind: nobody waits for it; likewise
 	lent   *chunk // that is being handed out
 
 	back     []byte // what was read back, or copied, last
@@ -31,6 +32,7 @@ func newFollower(t *transfer, from origin, want int64, part span) *follower {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.followers[f] = struct{}{}
+	t.came()
 	return f
 }
 
@@ -93,6 +95,8 @@ func (f *follower) look() move {
 		return move{part: true}
 	case t.phase == failed:
 		return move{err: t.err}
+	case f.left || t.ending && t.phase < complete:
+		return move{part: true} // while what it was handed out is still known by its tags
 	}
 	stop := f.part.stop(f.total())
 	if t.phase == complete {
@@ -192,7 +196,7 @@ func (f *follower) leaveFor() error {
 	f.alone.offset, f.alone.known = f.offset, slices.Clone(t.tags[:known])
 	f.alone.rot = errors.Is(t.err, ErrRotten)
 	delete(t.followers, f)
-	t.wake()
+	t.heed()
 	return nil
 }
 
@@ -207,7 +211,7 @@ func (f *follower) close() {
 	t.mu.Lock()
 	f.giveBack()
 	delete(t.followers, f)
-	t.wake()
+	t.heed()
 	t.mu.Unlock()
 	t.leave()
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -108,6 +109,50 @@ func TestADamagedIndexStopsNothingAndInventsNothing(t *testing.T) {
 			s = mustOpen(t, Config{Directory: dir})
 			mustKnowNothingElse(t, s)
 		})
+	}
+}
+
+// Which page lies where is not the same each time, so that each is changed.
+func TestAPageOfTheIndexThatClaimsWhatCannotBeIsSeenBeforeItIsBelieved(t *testing.T) {
+	origin := t.TempDir()
+	s := mustOpen(t, Config{Directory: origin})
+	fill(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(filepath.Join(origin, indexFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	aside := 0
+	for at := 2 * os.Getpagesize(); at < len(whole); at += os.Getpagesize() {
+		for _, claim := range []struct{ at, value int }{
+			{at + 12, 1 << 22},                                                      // its length
+			{at, 1 << 22},                                                           // its number
+			{at + 16 + 4, 1 << 30}, {at + 16 + 8, 1 << 30}, {at + 16 + 12, 1 << 30}, // a key's or a value's length, or position
+			{at + 16 + 8, at / os.Getpagesize()}, {at + 16 + 8, 2 * os.Getpagesize()}, // what it refers to
+		} {
+			dir := t.TempDir()
+			damaged := bytes.Clone(whole)
+			binary.NativeEndian.PutUint32(damaged[claim.at:], uint32(claim.value))
+			if err := os.WriteFile(filepath.Join(dir, indexFile), damaged, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s := mustOpen(t, Config{Directory: dir})
+			mustKnowNothingElse(t, s)
+			if err := s.index.hints.(*hintFile).flush(); err != nil {
+				t.Error(err)
+			}
+			if _, err := os.Stat(filepath.Join(dir, asideFile)); err == nil {
+				aside++
+			} else if info, err := os.Stat(filepath.Join(dir, indexFile)); err != nil || info.Size() > 1<<20 {
+				t.Errorf("page at %d: the index is %v, %v", at, info, err)
+			}
+			mustKnowNothingElse(t, s)
+		}
+	}
+	if aside < 100 {
+		t.Errorf("%d were put aside", aside) // all but those of pages that are free
 	}
 }
 

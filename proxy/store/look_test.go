@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync/atomic"
@@ -195,4 +196,41 @@ func TestWhatRottedInAReadOnlyDirectoryIsPassedThrough(t *testing.T) {
 	}
 	mustMiss(t, s, digestOf(data))
 	f.arm(false)
+}
+
+func TestWhatRottedInADirectoryThatWasReadOnlyForAMomentIsReplaced(t *testing.T) {
+	for _, size := range []int{1000, 3 * chunkSize} {
+		data := sample(1, size)
+		for name, replace := range map[string]func(t *testing.T, s *Store, from origin){
+			"by a fetch": func(t *testing.T, s *Store, from origin) { mustFetch(t, s, data, from) },
+			"by a fetch of a part": func(t *testing.T, s *Store, from origin) {
+				checkPart(t, s, data, span{10, 20}, from)
+			},
+			"by a prefetch": func(t *testing.T, s *Store, from origin) {
+				if err := s.Prefetch(t.Context(), owner, digestOf(data), int64(size), from); err != nil {
+					t.Error(err)
+				}
+			},
+		} {
+			t.Run(fmt.Sprintf("%d bytes, %s", size, name), func(t *testing.T) {
+				f := &faults{last: forever, err: syscall.EROFS}
+				dir := unseen(t, data)
+				spoil(t, dir, data, 0)
+				s := mustOpen(t, Config{Directory: dir, files: readOnly(f)})
+				f.arm(true)
+				u := &upstream{data: data}
+				checkPart(t, s, data, span{0, 1000}, u.from) // finds it out, and cannot remove it
+				quiet(s)
+				if err := s.Prefetch(t.Context(), owner, digestOf(data), int64(size), u.from); !errors.Is(err, syscall.EROFS) {
+					t.Errorf("a prefetch of what cannot be kept: %v", err)
+				}
+				quiet(s)
+				f.arm(false)
+				replace(t, s, u.from)
+				quiet(s)
+				mustHold(t, s, data)
+				mustFetch(t, s, data, forbidden(t))
+			})
+		}
+	}
 }

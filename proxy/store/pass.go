@@ -66,11 +66,11 @@ func (t *transfer) pass(ctx context.Context, from feed, judge func(sum key) erro
 			t.settle(ctx, c)
 		}
 	})
-	err := t.fill(ctx, from, full)
+	err := t.guard(func() error { return t.fill(ctx, from, full) })
 	close(full)
 	err = cmp.Or(<-digesting, err)
 	if err == nil {
-		err = judge(sum)
+		err = t.guard(func() error { return judge(sum) })
 	}
 	t.store.deferred.Add(-int64(len(deferred)))
 	if err == nil {
@@ -88,25 +88,26 @@ func (t *transfer) pass(ctx context.Context, from feed, judge func(sum key) erro
 func (t *transfer) work(from <-chan *chunk, f func()) <-chan error {
 	ended := make(chan error, 1)
 	go func() {
-		var err error
-		defer func() { ended <- err }()
-		defer func() {
-			if p := recover(); p != nil {
-				err = t.panicked(p)
-				t.stop(err)
-				for range from {
-				}
+		err := t.guard(func() error { f(); return nil })
+		if err != nil {
+			t.stop(err)
+			for range from {
 			}
-		}()
-		f()
+		}
+		ended <- err
 	}()
 	return ended
 }
 
-// panicked is the error that a panic is to those who read.
-func (t *transfer) panicked(p any) error {
-	t.store.log.Error("transfer panicked", "digest", t.key.String(), "panic", p, "stack", string(debug.Stack()))
-	return fmt.Errorf("store: transfer of %s: panic: %v", t.key, p)
+// guard makes a panic of f an error, to be told to those who read.
+func (t *transfer) guard(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			t.store.log.Error("transfer panicked", "digest", t.key.String(), "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("store: transfer of %s: panic: %v", t.key, p)
+		}
+	}()
+	return f()
 }
 
 // fill reads chunk after chunk, publishes bytes as they come, and passes whole
@@ -223,14 +224,10 @@ func (t *transfer) begin() {
 func (t *transfer) lose(why error) {
 	t.complain(why)
 	t.store.retire(t)
-	unread := false
 	t.update(func() {
 		t.draft, t.lost = nil, why
-		unread = len(t.followers) == 0 && t.phase < complete
+		t.heed()
 	})
-	if unread {
-		t.stop(errDiverted) // who joined just now goes on alone
-	}
 }
 
 // kept reports whether the chunk in hand can be read back, now or later. The
@@ -280,8 +277,12 @@ func (t *transfer) settle(ctx context.Context, c *chunk) {
 }
 
 // behind reports whether a reader may have bytes before offset that it has not
-// taken. Who waits for the digest to hold is not waited for.
+// taken, or has joined and may be about to. Who waits for the digest to hold is not
+// waited for. The mutex is held.
 func (t *transfer) behind(offset int64) bool {
+	if t.coming > 0 {
+		return true
+	}
 	for f := range t.followers {
 		if f.offset < offset && f.offset < f.part.free(t.published, f.total()) {
 			return true
@@ -290,14 +291,18 @@ func (t *transfer) behind(offset int64) bool {
 	return false
 }
 
-// leaveBehind gives up on the readers that want bytes before offset: they go on
-// alone, and nobody waits for them again. The mutex is held.
+// leaveBehind gives up on the readers that want bytes before offset, and on those
+// that have not come: they go on alone, and nobody waits for them again. The mutex
+// is held.
 func (t *transfer) leaveBehind(offset int64) {
 	for f := range t.followers {
 		if f.offset < offset {
+			f.left = true
 			delete(t.followers, f)
 		}
 	}
+	t.coming = 0
+	t.heed()
 }
 
 // shift takes the oldest chunk from the window. The mutex is held.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -29,9 +30,10 @@ type roster struct {
 		lost bool // there was too much of it
 	}
 
-	mu    sync.Mutex
-	slots *slotFile // nil: there is none that works
-	told  bool      // that something is wrong
+	mu     sync.Mutex
+	slots  *slotFile // nil: there is none that works
+	posing bool      // on the medium the file may still be one that was closed in order
+	told   bool      // that something is wrong
 
 	noGrowth time.Time // when growing may be tried again
 }
@@ -65,12 +67,37 @@ func openRoster(root *os.Root, log *slog.Logger) (r *roster, survey bool) {
 		return r, false
 	}
 	survey = !r.slots.clean
-	if err := r.slots.save(false); err != nil {
+	r.posing = r.slots.clean
+	err := r.slots.mark(false)
+	if _, missing := r.root.Lstat(doubtFile); err == nil && missing == nil {
+		if err = r.confess(); err == nil && r.root.Remove(doubtFile) == nil {
+			survey = true // and not clean until that has been done
+		}
+	}
+	if err != nil {
 		r.warn("the roster cannot be written", err)
-	} else if r.root.Remove(doubtFile) == nil {
-		survey = true // and not clean until that has been done
 	}
 	return r, survey
+}
+
+// confess makes durable that the file is open, unless it is already: after a loss
+// of power the roster is then compared with the directory, as after the end of the
+// process. It comes before any content is made durable that the file may not know.
+func (r *roster) confess() error {
+	r.mu.Lock()
+	if !r.posing || r.slots == nil {
+		r.mu.Unlock()
+		return nil
+	}
+	file := r.slots.file
+	r.mu.Unlock() // nobody is to wait for the medium
+	if err := file.Sync(); err != nil && !errors.Is(err, fs.ErrClosed) {
+		return fmt.Errorf("write the roster: %w", err)
+	} // what was closed has been replaced by a larger one that never was in order
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.posing = false
+	return nil
 }
 
 func (r *roster) open() error {

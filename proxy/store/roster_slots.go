@@ -97,14 +97,25 @@ func (t *slotFile) load() bool {
 		info.Size()%pageSize == 0 && t.pages == info.Size()/pageSize-1 && t.bytes >= 0 && t.count >= 0
 }
 
-// save writes the header. One that says that the table is clean goes to the
-// medium after the records that it speaks of.
+// save writes the header and makes it durable. One that says that the table is
+// clean goes to the medium after the records that it speaks of.
 func (t *slotFile) save(clean bool) error {
 	if clean {
 		if err := t.file.Sync(); err != nil {
 			return fmt.Errorf("write the roster: %w", err)
 		}
 	}
+	if err := t.mark(clean); err != nil {
+		return err
+	}
+	if err := t.file.Sync(); err != nil {
+		return fmt.Errorf("write the roster: %w", err)
+	}
+	return nil
+}
+
+// mark writes the header, which is durable when the file is synced.
+func (t *slotFile) mark(clean bool) error {
 	header := make([]byte, headerSize+4)
 	copy(header, rosterMagic)
 	numbers := header[len(rosterMagic):]
@@ -120,20 +131,17 @@ func (t *slotFile) save(clean bool) error {
 	if _, err := t.file.WriteAt(header, 0); err != nil {
 		return fmt.Errorf("write the roster: %w", err)
 	}
-	if err := t.file.Sync(); err != nil {
-		return fmt.Errorf("write the roster: %w", err)
-	}
 	t.clean = clean
 	return nil
 }
 
-// clear makes the file an empty table.
+// clear makes the file an empty table, of which nothing says yet that it is clean.
 func (t *slotFile) clear(pages int64) error {
 	t.pages, t.bytes, t.count = pages, 0, 0
 	if err := errors.Join(t.file.Truncate(0), t.file.Truncate((pages+1)*pageSize)); err != nil {
 		return fmt.Errorf("make the roster: %w", err)
 	}
-	return t.save(false)
+	return t.mark(false)
 }
 
 // home is the page of a key.

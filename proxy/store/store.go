@@ -36,7 +36,8 @@
 //
 // A process that is killed leaves nothing wrong in sight: the temporary files of
 // a dead process are swept by the next one. Files are made durable about a second
-// after they are visible, many together. A machine that dies may so leave a file
+// after they are visible, many together, and so is what Open has changed, which
+// waits for no medium to do it. A machine that dies may so leave a file
 // under a digest with bytes missing: since the next process hashes it before it
 // hands out its end, it is found out, removed and fetched again.
 //
@@ -225,13 +226,15 @@ func (s *Store) begin() error {
 	return nil
 }
 
-// holds reports whether something lies under k; whether it is right is for a
-// reader to find out.
+// holds reports whether something lies under k that is not known to be wrong, and
+// in its place for want of a way to remove it; whether it is right is for a reader
+// to find out.
 func (s *Store) holds(k key) bool {
 	c, err := s.shelf.open(k)
 	if err != nil {
 		return false
 	}
-	c.Close()
-	return true
+	defer c.Close()
+	known := s.seals.get(k, c.found())
+	return known == nil || !known.bad
 }

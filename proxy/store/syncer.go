@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"path"
 	"sync"
 	"time"
 )
@@ -18,7 +19,8 @@ const (
 )
 
 // syncer makes committed content durable a little later, off every request's
-// path: files first, then the directories that name them. A crash of the machine
+// path: files first, then the directories that name them. Before the first of them
+// it does so with what the start left to it: a start waits for no medium. A crash of the machine
 // before that loses content, or leaves some that does not hash right, whose end no
 // reader is given.
 type syncer struct {
@@ -27,9 +29,15 @@ type syncer struct {
 
 	mu      sync.Mutex
 	waiting []key
+	founded bool // the layout has been made durable
 }
 
-func newSyncer(d *disk) *syncer { return &syncer{disk: d, kick: make(chan struct{}, 1)} }
+// newSyncer makes a syncer that has the layout to make durable.
+func newSyncer(d *disk) *syncer {
+	s := &syncer{disk: d, kick: make(chan struct{}, 1)}
+	signal(s.kick)
+	return s
+}
 
 // add has k made durable soon.
 func (s *syncer) add(k key) {
@@ -63,11 +71,17 @@ func (s *syncer) run(ctx context.Context) {
 
 // flush makes all durable that waits. What the medium does not take is removed.
 func (s *syncer) flush() {
+	if err := s.disk.roster.confess(); err != nil {
+		s.disk.log.Warn("it cannot be made durable that the roster is open", "error", err)
+	}
 	s.mu.Lock()
-	all := s.waiting
-	s.waiting = nil
+	all, founded := s.waiting, s.founded
+	s.waiting, s.founded = nil, true
 	s.mu.Unlock()
 	dirs := make(map[string]bool)
+	if !founded {
+		dirs["."], dirs[path.Dir(blobsDir)] = true, true
+	}
 	for _, k := range all {
 		if s.sync(k) {
 			dirs[k.dir()] = true
@@ -79,6 +93,11 @@ func (s *syncer) flush() {
 	for dir := range dirs {
 		if err := s.disk.files.syncDir(dir); err != nil {
 			s.disk.log.Warn("directory cannot be synced", "directory", dir, "error", err)
+			if !founded {
+				s.mu.Lock()
+				s.founded = false
+				s.mu.Unlock()
+			}
 		}
 	}
 }

@@ -56,6 +56,8 @@ type transfer struct {
 
 	followers map[*follower]struct{}
 	readers   int
+	coming    int  // of the readers, those that may still become followers
+	ending    bool // it was told to end, since what comes is for nobody
 	done      bool // the goroutines have ended
 	abandoned time.Time
 	mark      int64 // published when the last reader left
@@ -113,18 +115,12 @@ func (t *transfer) update(change func()) {
 // origin, fails this transfer and not the process.
 func (t *transfer) run(ctx context.Context) {
 	defer t.store.running.Done()
-	err := func() (err error) {
-		defer func() {
-			if p := recover(); p != nil {
-				err = t.panicked(p)
-			}
-		}()
+	t.finish(t.guard(func() error {
 		if t.held != nil {
 			return t.look(ctx)
 		}
 		return t.fetch(ctx)
-	}()
-	t.finish(err)
+	}))
 }
 
 // fetch brings the content from its origin. It returns nil when that has
@@ -251,6 +247,35 @@ func (t *transfer) leave() {
 		t.store.expire(t)
 	case last:
 		t.store.unwanted(t)
+	}
+}
+
+// turnBack is leave for who has joined and does not follow.
+func (t *transfer) turnBack() {
+	t.mu.Lock()
+	t.came()
+	t.mu.Unlock()
+	t.leave()
+}
+
+// came hears that a reader that joined follows now, or never will. The mutex is
+// held.
+func (t *transfer) came() {
+	t.coming = max(t.coming-1, 0)
+	t.heed()
+}
+
+// heed is told that fewer want what comes. When it is not kept, somebody may wait
+// for that; and when nobody wants it, there is no use in going on. The mutex is
+// held.
+func (t *transfer) heed() {
+	if t.kept() {
+		return
+	}
+	t.wake()
+	if t.phase < complete && len(t.followers) == 0 && t.coming == 0 {
+		t.ending = true
+		t.stop(errDiverted)
 	}
 }
 
