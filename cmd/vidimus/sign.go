@@ -18,6 +18,7 @@ import (
 
 type signFlags struct {
 	writerFlags
+	payloadFlags
 	signedByFlags
 	formatFlag
 	annotations []string
@@ -67,6 +68,7 @@ Exit code 0: signed, and read again; 2: misuse; 3: it could not be done.`,
 	flags.BoolVarP(&f.recursive, "recursive", "r", false, "sign an index and every manifest that it lists")
 	flags.StringSliceVar(&f.identities, "sign-container-identity", nil, "claim this name for the image instead of its repository's")
 	f.writerFlags.register(cmd)
+	f.payloadFlags.register(cmd)
 	f.signedByFlags.register(cmd)
 	f.formatFlag.register(cmd)
 	registerCosignFlags(cmd)
@@ -124,6 +126,9 @@ func (f *signFlags) sign(ctx context.Context, cmd *cobra.Command, by signedBy, f
 	subjects, err := f.subjects(ctx, place.registry, ref)
 	if err != nil {
 		return notThere(err)
+	}
+	if f.asked() {
+		return f.signPayloads(ctx, cmd, by, place.registry, f.requests(ref, place.repository, subjects, annotations))
 	}
 	fmt.Fprintln(cmd.ErrOrStderr(), "Pushing signature to:", place.repository.Name())
 	results, err := s.Sign(ctx, f.requests(ref, place.repository, subjects, annotations)...)
