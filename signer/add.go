@@ -13,6 +13,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"vidimus/verifier/envelope"
 )
 
 // Blob is content and its digest.
@@ -55,13 +57,14 @@ type Added struct {
 
 // Add makes every Addition and returns when each was found to have stayed, as the
 // package comment says of signatures. What is there already stays as the bytes it
-// was; a descriptor with the same content and annotations is not added twice. c.Key
-// is not used. On an error some may have been made, and all may be asked for again.
+// was; a descriptor with the same content and annotations is not added twice, nor is a
+// payload among the Blobs that c.Key has signed already, where there is a key: it is
+// asked to sign nothing. On an error some may have been made, and all may be asked for again.
 func Add(ctx context.Context, c Config, additions ...Addition) ([]Added, error) {
 	if c.Registry == nil {
 		return nil, errors.New("signer: no registry")
 	}
-	s := &Signer{registry: c.Registry, locker: c.Locker, dockerMediaTypes: c.DockerMediaTypes}
+	s := &Signer{registry: c.Registry, key: c.Key, locker: c.Locker, dockerMediaTypes: c.DockerMediaTypes}
 	jobs := make([]*job, len(additions))
 	for i, a := range additions {
 		add, err := s.descriptors(a)
@@ -97,7 +100,7 @@ func (s *Signer) descriptors(a Addition) (addition, error) {
 	if a.List {
 		return &listedAddition{stored, layers}, nil
 	}
-	return &imageAddition{stored, s.dockerMediaTypes, layers}, nil
+	return &imageAddition{stored, s, layers}, nil
 }
 
 // storing stores the blobs of an Addition.
@@ -156,7 +159,7 @@ func (a *listedAddition) to(d document) (document, error) {
 // imageAddition adds layers to an image.
 type imageAddition struct {
 	storing
-	docker bool
+	signer *Signer
 	layers []signatureLayer
 }
 
@@ -173,7 +176,7 @@ type noImage struct{ signatureImage }
 
 func (a *imageAddition) read(raw []byte) (document, error) {
 	if raw == nil {
-		return noImage{newSignatureImage(a.docker)}, nil
+		return noImage{newSignatureImage(a.signer.dockerMediaTypes)}, nil
 	}
 	img, err := parseSignatureImage(raw)
 	if err != nil {
@@ -191,11 +194,22 @@ func (a *imageAddition) in(d document) bool {
 func (a *imageAddition) missing(img signatureImage) []signatureLayer {
 	var missing []signatureLayer
 	for _, layer := range a.layers {
-		if !slices.ContainsFunc(img.layers, layer.same) && !slices.ContainsFunc(missing, layer.same) {
+		if !slices.ContainsFunc(img.layers, layer.same) && !slices.ContainsFunc(missing, layer.same) && !a.signed(img, layer) {
 			missing = append(missing, layer)
 		}
 	}
 	return missing
+}
+
+// signed reports whether img has another signature by our key over the payload of
+// layer.
+func (a *imageAddition) signed(img signatureImage, layer signatureLayer) bool {
+	if a.signer.key == nil || layer.mediaType != envelope.MediaTypeSimpleSigning {
+		return false
+	}
+	return slices.ContainsFunc(a.Blobs, func(blob Blob) bool {
+		return blob.Digest.String() == layer.digest && img.holds(a.signer, blob.Data, blob.Digest)
+	})
 }
 
 func (a *imageAddition) to(d document) (document, error) {

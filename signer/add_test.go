@@ -1,6 +1,8 @@
 package signer
 
 import (
+	"crypto"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -11,14 +13,14 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-)
 
-const envelopeType = "application/vnd.dsse.envelope.v1+json"
+	"vidimus/verifier/envelope"
+)
 
 // layerOf is an addition of one layer of its own.
 func layerOf(t *testing.T, subject v1.Hash, what string) Addition {
 	t.Helper()
-	raw, blob, err := Layer(envelopeType, map[string]string{signatureAnnotation: "", "predicateType": "x"}, []byte(what))
+	raw, blob, err := Layer(envelope.MediaTypeDSSE, map[string]string{signatureAnnotation: "", "predicateType": "x"}, []byte(what))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,6 +167,49 @@ func TestWhatWasAddedAndOverwrittenIsAddedAgain(t *testing.T) {
 		}
 		if img, err := parseSignatureImage(raw); err != nil || len(img.layers) != 2 {
 			t.Errorf("%d layers, want both: %v", len(img.layers), err)
+		}
+	})
+}
+
+// ECDSA signs the same payload otherwise each time: it is told by the key, not by the
+// bytes of the signature.
+func TestAPayloadThatOurKeySignedIsNotAddedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := newTestRegistry()
+		subject := reg.image(t, "v1")
+		ours, theirs := testKeys(t)["P-256"], testKeys(t)["P-384"]
+		signed := func(key crypto.Signer, payload string) Addition {
+			signature, err := SignPayload(key, []byte(payload))
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw, blob, err := Layer(envelope.MediaTypeSimpleSigning,
+				map[string]string{signatureAnnotation: base64.StdEncoding.EncodeToString(signature)}, []byte(payload))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return Addition{
+				Repository: testRepository, Tag: Tag(subject),
+				Descriptors: []json.RawMessage{raw}, Blobs: []Blob{blob},
+			}
+		}
+		for _, row := range []struct {
+			what      string
+			known, by crypto.Signer
+			payload   string
+			kept      bool
+			count     int
+		}{
+			{what: "first", known: ours, by: ours, payload: "a", count: 1},
+			{what: "again", known: ours, by: ours, payload: "a", kept: true, count: 1},
+			{what: "another payload", known: ours, by: ours, payload: "b", count: 2},
+			{what: "another key", known: theirs, by: theirs, payload: "a", count: 3},
+			{what: "nobody says whose it is", by: ours, payload: "a", count: 4},
+		} {
+			added, err := Add(t.Context(), Config{Registry: reg, Key: row.known}, signed(row.by, row.payload))
+			if err != nil || added[0].Kept != row.kept || added[0].Count != row.count {
+				t.Errorf("%s: %+v, %v; want kept %v and %d", row.what, added, err, row.kept, row.count)
+			}
 		}
 	})
 }

@@ -60,8 +60,8 @@ something could not be read or signed, which is said, while all else was.`,
 	}
 	f.register(cmd, 24*time.Hour)
 	flags := cmd.Flags()
-	flags.StringVar(&f.from, "from", "", "the old public key: file, env://NAME, or base64 body")
-	flags.StringVar(&f.key, "key", "", "the new private key: file, or env://NAME")
+	flags.StringVar(&f.from, "from", "", "the old public key: file, KMS URI, env://NAME, or base64 body")
+	flags.StringVar(&f.key, "key", "", "the new private key: file, KMS URI, or env://NAME")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "say what would be signed, and sign nothing")
 	flags.StringVarP(&f.output, "output", "o", "text", "text or json")
 	flags.BoolP("yes", "y", false, "accepted; nothing is asked")
@@ -88,9 +88,9 @@ func (f *resignFlags) run(cmd *cobra.Command, repositories []string) error {
 	if f.from == "" {
 		return misuse(errors.New("say which key signed so far with --from"))
 	}
-	old, err := loadPublicKey(cmd.Context(), f.from)
+	old, err := loadPublicKey(cmd.Context(), "--from", f.from)
 	if err != nil {
-		return misuse(fmt.Errorf("--from: %w", err))
+		return err
 	}
 	repos := make([]name.Repository, len(repositories))
 	for i, repository := range repositories {
@@ -164,7 +164,7 @@ func (r *resigning) repository(ctx context.Context, repo name.Repository) (resig
 		r.evidence = r.image
 	}
 	r.config = signer.Config{
-		Registry: carrier.Registry{Target: r.evidence}, Locker: locker(r.cmd.ErrOrStderr()), DockerMediaTypes: dockerMediaTypes(),
+		Registry: carrier.Registry{Target: r.evidence}, Key: r.key, Locker: locker(r.cmd.ErrOrStderr()), DockerMediaTypes: dockerMediaTypes(),
 	}
 	tags, err := r.image.Tags(ctx)
 	if err == nil && r.evidence != r.image {

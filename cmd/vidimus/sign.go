@@ -89,6 +89,9 @@ func (f *signFlags) run(cmd *cobra.Command, images []string) error {
 			return misuse(err)
 		}
 	}
+	if err := f.refuse(f.key, signedBy{}, nil); err != nil {
+		return misuse(err)
+	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 	defer cancel()
 	by, err := f.open(ctx, cmd)
@@ -97,6 +100,9 @@ func (f *signFlags) run(cmd *cobra.Command, images []string) error {
 	}
 	formats, err := f.formats(cmd, by)
 	if err != nil {
+		return misuse(err)
+	}
+	if err := f.refuse(f.key, by, formats); err != nil {
 		return misuse(err)
 	}
 	for i, ref := range refs {

@@ -38,14 +38,26 @@ func (f *payloadFlags) asked() bool {
 	return f.payload != "" || !f.uploads() || f.outputSignature != "" || f.outputPayload != ""
 }
 
+// refuse returns an error where the flags ask for what is about no payload. by is
+// nobody before it is known who signs.
+func (f *payloadFlags) refuse(key string, by signedBy, formats []signer.Format) error {
+	const names = "--payload, --upload=false, --output-signature and --output-payload"
+	switch {
+	case !f.asked():
+		return nil
+	case key == "" || by.proven():
+		return errors.New(names + " are for a signature by a key (--key), without proof")
+	case len(formats) == 1 && formats[0] == signer.FormatBundle:
+		return errors.New(names + " are for a signature under a tag: a bundle is over a statement")
+	}
+	return nil
+}
+
 func (f *payloadFlags) uploads() bool { return f.upload == nil || *f.upload }
 
 // signPayloads signs one payload for each digest under each name, writes what is
 // asked for, and attaches the signatures unless they are only to be printed.
 func (f *signFlags) signPayloads(ctx context.Context, cmd *cobra.Command, by signedBy, registry signer.Registry, requests []signer.Request) error {
-	if by.keyless() || by.proven() {
-		return misuse(errors.New("--payload, --upload=false, --output-signature and --output-payload are for a signature by a key, without proof"))
-	}
 	if len(requests) > 1 && (f.payload != "" || f.outputSignature != "" || f.outputPayload != "") {
 		return misuse(fmt.Errorf("%d payloads would be signed, and --payload, --output-signature and --output-payload are about one", len(requests)))
 	}
@@ -71,13 +83,18 @@ func (f *signFlags) signPayloads(ctx context.Context, cmd *cobra.Command, by sig
 	if !f.uploads() {
 		return nil
 	}
-	config := signer.Config{Registry: registry, Locker: locker(cmd.ErrOrStderr()), DockerMediaTypes: dockerMediaTypes()}
-	if _, err := signer.Add(ctx, config, additions...); err != nil {
+	config := signer.Config{Registry: registry, Key: by.key, Locker: locker(cmd.ErrOrStderr()), DockerMediaTypes: dockerMediaTypes()}
+	added, err := signer.Add(ctx, config, additions...)
+	if err != nil {
 		return err
 	}
-	for _, a := range additions {
-		fmt.Fprintf(cmd.ErrOrStderr(), "signed: %s:%s\n", a.Repository, a.Tag)
+	results := make([]signer.Result, len(added))
+	for i, a := range added {
+		results[i] = signer.Result{
+			Request: requests[i], Format: signer.FormatTag, Tag: additions[i].Tag, Kept: a.Kept, Signatures: a.Count,
+		}
 	}
+	report(cmd.ErrOrStderr(), "signed", results)
 	return nil
 }
 

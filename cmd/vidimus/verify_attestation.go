@@ -113,7 +113,7 @@ func (f *verifyAttestationFlags) run(cmd *cobra.Command, images []string) error 
 
 // asked reads what the flags name.
 func (f *verifyAttestationFlags) asked(ctx context.Context) (asked askedAttestation, err error) {
-	if asked.key, err = loadPublicKey(ctx, f.key); err != nil {
+	if asked.key, err = loadPublicKey(ctx, "--key", f.key); err != nil {
 		return asked, err
 	}
 	if asked.predicateType, err = envelope.PredicateType(f.predicateType); err != nil {

@@ -66,7 +66,7 @@ func (f *verifyBlobFlags) run(cmd *cobra.Command, path string) error {
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 	defer cancel()
-	key, err := loadPublicKey(ctx, f.key)
+	key, err := loadPublicKey(ctx, "--key", f.key)
 	if err != nil {
 		return err
 	}
