@@ -92,7 +92,7 @@ func cosignBlobFlags() []cosignFlag {
 	off := cosignFlag{kind: boolFlag, harmless: "false"}
 	add(all, off, "sk")
 	add(signs, off, "use-signing-config", "issue-certificate", "insecure-skip-verify", "oidc-disable-ambient-providers")
-	add(attest, off, "k8s-keychain", "no-upload", "replace", "record-creation-timestamp")
+	add(attest, off, "k8s-keychain", "replace", "record-creation-timestamp")
 	add(verifyBlob, off, "use-signed-timestamps")
 	add(verifyBlob, cosignFlag{kind: boolFlag, harmless: "false", accepted: true},
 		"new-bundle-format", "offline", "private-infrastructure", "insecure-ignore-sct", "allow-certificate-chain")

@@ -125,6 +125,7 @@ name the image by digest (example.com/ubuntu@sha256:abc123...) instead.
 // sign signs what ref names, and prints where the signatures went and how to
 // verify the one that was asked for.
 func (f *signFlags) sign(ctx context.Context, cmd *cobra.Command, by signedBy, formats []signer.Format, ref name.Reference, annotations map[string]string) error {
+	f.readsOnly = !f.uploads()
 	s, place, err := f.attacher(cmd, by, formats, ref)
 	if err != nil {
 		return err
