@@ -75,6 +75,19 @@ func TestAKeyInAKMSSignsAndIsTrusted(t *testing.T) {
 	}
 	must(t, vidimus(t, dir, env, "verify", "--key", key, image))
 
+	next := newKeyPair(t)
+	resigned := must(t, vidimus(t, dir, append(env, password...), "resign", "--from", key, "--key", next.private, registry+"/acme/kms"))
+	if !strings.Contains(resigned.Stdout, "2 signatures signed") {
+		t.Errorf("resigned: %s", resigned.Output())
+	}
+	for _, major := range []int{2, 3} {
+		must(t, real.NewCosign(t, major).Verify(t, next.public, image))
+	}
+	resigned = must(t, vidimus(t, dir, env, "resign", "--from", next.public, "--key", key, registry+"/acme/kms"))
+	if !strings.Contains(resigned.Stdout, "0 signatures signed, 2 there already") {
+		t.Errorf("and back: %s", resigned.Output())
+	}
+
 	config := fmt.Sprintf(`
 upstreams: {docker.io: {url: "http://%s"}}
 authorities: {release: {keys: [%q]}}

@@ -128,6 +128,29 @@ func TestCosignVerifiesWhatWeAttest(t *testing.T) {
 	}
 }
 
+// What we print, and either program attaches, cosign verifies.
+func TestCosignVerifiesAttestationsThatWerePrinted(t *testing.T) {
+	two, three := real.NewCosign(t, 2), real.NewCosign(t, 3)
+	key := newKeyPair(t)
+	registry := real.StartDistribution(t)
+	text := real.Write(t, t.TempDir(), "note.txt", "looked at by a person\n")
+	for _, format := range []string{"tag", "bundle"} {
+		_, image := pushed(t, registry, "acme/printed-"+format)
+		r := must(t, vidimus(t, "", password, "attest", "--no-upload", "--key", key.private, "--format", format, "--predicate", text, image))
+		file := real.Write(t, t.TempDir(), "attestation.json", r.Stdout)
+		if r := three.VerifyAttestation(t, key.public, image, "custom"); r.Code == 0 {
+			t.Errorf("%s: it is attached already:\n%s", format, r.Output())
+		}
+		if format == "tag" {
+			must(t, two.Run(t, "", "attach", "attestation", "--attestation", file, "--allow-http-registry", image))
+		} else {
+			must(t, vidimus(t, "", nil, "attach", "attestation", "--attestation", file, image))
+		}
+		must(t, two.VerifyAttestation(t, key.public, image, "custom"))
+		must(t, three.VerifyAttestation(t, key.public, image, "custom"))
+	}
+}
+
 // Files go both ways, in every shape.
 func TestCosignAndVidimusUnderstandEachOthersBlobs(t *testing.T) {
 	dir := t.TempDir()

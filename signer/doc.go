@@ -60,4 +60,7 @@
 // The layers of others are kept byte for byte as they were read, whatever they
 // hold: this package does not judge them, and a signature image that it cannot
 // read as one is an error rather than overwritten.
+//
+// Add does the same for what was signed elsewhere: layers of images of signatures,
+// attestations and SBOMs, and the lists of referrers under fallback tags.
 package signer

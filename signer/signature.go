@@ -149,6 +149,14 @@ func documentOf(format Format, r Request) ([]byte, error) {
 	})
 }
 
+// Statement returns the in-toto statement that an attestation is over.
+func Statement(r Request) ([]byte, error) {
+	if r.PredicateType == "" {
+		return nil, errors.New("an attestation has a predicate type")
+	}
+	return said(FormatBundle, r)
+}
+
 func attestation(r Request) ([]byte, error) {
 	switch {
 	case r.PredicateType == envelope.PredicateCosignSign:

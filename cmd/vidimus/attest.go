@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -20,6 +21,7 @@ type attestFlags struct {
 	formatFlag
 	predicate     string
 	predicateType string
+	noUpload      bool
 }
 
 func newAttestCommand() *cobra.Command { return new(attestFlags).command() }
@@ -37,6 +39,10 @@ names (slsaprovenance, slsaprovenance1, link, spdx, spdxjson, cyclonedx, vuln,
 openvex, custom) or a URI. A predicate is a JSON object; with custom it may be any
 text. Who signs is said as with vidimus sign.
 
+With --no-upload nothing is attached: the DSSE envelope is printed, or the bundle with
+--format bundle and where there is proof, for which an envelope has no room.
+vidimus attach attestation attaches either.
+
 An attestation is not a signature: it counts for a policy that names its type only.`,
 		Example: `  vidimus attest --key cosign.key --type slsaprovenance1 --predicate provenance.json ghcr.io/acme/web@sha256:...`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -50,6 +56,7 @@ An attestation is not a signature: it counts for a policy that names its type on
 	f.writerFlags.register(cmd)
 	f.signedByFlags.register(cmd)
 	f.formatFlag.register(cmd)
+	cmd.Flags().BoolVar(&f.noUpload, "no-upload", false, "print the attestation instead of attaching it")
 	cmd.Flags().StringVar(&f.predicate, "predicate", "", "`FILE` with the predicate")
 	cmd.Flags().StringVar(&f.predicateType, "type", "custom", "predicate type: a short name or a URI")
 	registerCosignFlags(cmd)
@@ -111,6 +118,7 @@ func (f *attestFlags) readPredicate() (string, json.RawMessage, error) {
 // attest signs the statement, attaches it, and prints how to verify it.
 func (f *attestFlags) attest(ctx context.Context, cmd *cobra.Command, by signedBy, formats []signer.Format,
 	ref name.Reference, predicateType string, predicate json.RawMessage) error {
+	f.readsOnly = f.noUpload
 	s, place, err := f.attacher(cmd, by, formats, ref)
 	if err != nil {
 		return err
@@ -119,11 +127,15 @@ func (f *attestFlags) attest(ctx context.Context, cmd *cobra.Command, by signedB
 	if err != nil {
 		return notThere(err)
 	}
-	results, err := s.Sign(ctx, signer.Request{
+	request := signer.Request{
 		Subject: subject.Digest, MediaType: subject.MediaType, Size: subject.Size,
 		Repository: place.repository.Name(), Reference: ref.Context().Name(),
 		PredicateType: predicateType, Predicate: predicate,
-	})
+	}
+	if f.noUpload {
+		return printAttestation(ctx, cmd, by, formats, request)
+	}
+	results, err := s.Sign(ctx, request)
 	if err != nil {
 		return err
 	}
@@ -132,4 +144,35 @@ func (f *attestFlags) attest(ctx context.Context, cmd *cobra.Command, by signedB
 		command: []string{"cosign", "verify-attestation", "--type", shellQuote(f.predicateType)}, by: by,
 		flags: &f.signedByFlags, registry: &f.registryFlags, what: ref.Context().Name() + "@" + subject.Digest.String(),
 	}.print(cmd.OutOrStdout())
+}
+
+// printAttestation signs the statement and prints it: as a bundle where that is asked
+// for, or holds the proof.
+func printAttestation(ctx context.Context, cmd *cobra.Command, by signedBy, formats []signer.Format, request signer.Request) error {
+	bundled := !slices.Contains(formats, signer.FormatTag)
+	if by.keyless() || by.proven() {
+		if len(formats) == 1 && !bundled {
+			return misuse(errors.New("--no-upload prints an envelope, which has no room for proof: use --format bundle"))
+		}
+		bundled = true
+	}
+	statement, err := signer.Statement(request)
+	if err != nil {
+		return err
+	}
+	sealed, err := signer.Seal(ctx, by.config(), signer.Content{Statement: statement})
+	if err != nil {
+		return err
+	}
+	printed := sealed.Bundle
+	if !bundled {
+		printed, err = envelope.EncodeEnvelope(envelope.Envelope{
+			Statement: statement, Signatures: []envelope.EnvelopeSignature{{Signature: sealed.Signature}},
+		})
+		if err != nil {
+			return err
+		}
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", printed)
+	return err
 }

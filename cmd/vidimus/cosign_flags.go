@@ -38,7 +38,6 @@ func cosignFlags() []cosignFlag {
 	both := append(sign[:1:1], verify...)
 	flags := []cosignFlag{
 		{name: "registry-referrers-mode", on: sign, harmless: "legacy"},
-		{name: "upload", on: sign, kind: boolFlag, harmless: "true"},
 		{name: "check-claims", on: verify, kind: boolFlag, harmless: "true"},
 		{name: "signature-digest-algorithm", on: verify, harmless: "sha256"},
 		{name: "max-workers", on: verify, kind: numberFlag, harmless: "10", accepted: true},
@@ -59,13 +58,13 @@ func cosignFlags() []cosignFlag {
 		"new-bundle-format", "experimental-oci11", "offline", "private-infrastructure", "insecure-ignore-sct",
 		"use-signed-timestamps", "allow-certificate-chain")
 	add(both, cosignFlag{}, "attachment", "attachment-tag-prefix", "certificate", "output-file",
-		"payload", "registry-client-cert", "registry-client-key", "registry-password", "registry-server-name",
+		"registry-client-cert", "registry-client-key", "registry-password", "registry-server-name",
 		"registry-token", "registry-username", "slot")
 	add(sign, cosignFlag{}, "certificate-chain", "bundle", "fulcio-auth-flow", "oidc-client-id",
 		"oidc-client-secret-file", "oidc-issuer", "oidc-provider", "oidc-redirect-url", "output-certificate",
-		"output-payload", "output-signature", "timestamp-client-cacert", "timestamp-client-cert",
+		"timestamp-client-cacert", "timestamp-client-cert",
 		"timestamp-client-key", "timestamp-server-name")
-	add(verify, cosignFlag{}, "rekor-url", "certificate-github-workflow-name",
+	add(verify, cosignFlag{}, "payload", "rekor-url", "certificate-github-workflow-name",
 		"certificate-github-workflow-ref", "certificate-github-workflow-repository", "certificate-github-workflow-sha",
 		"certificate-github-workflow-trigger", "sct", "signature", "timestamp-certificate-chain")
 	return append(flags, cosignBlobFlags()...)
@@ -92,7 +91,7 @@ func cosignBlobFlags() []cosignFlag {
 	off := cosignFlag{kind: boolFlag, harmless: "false"}
 	add(all, off, "sk")
 	add(signs, off, "use-signing-config", "issue-certificate", "insecure-skip-verify", "oidc-disable-ambient-providers")
-	add(attest, off, "k8s-keychain", "no-upload", "replace", "record-creation-timestamp")
+	add(attest, off, "k8s-keychain", "replace", "record-creation-timestamp")
 	add(verifyBlob, cosignFlag{kind: boolFlag, harmless: "false", accepted: true},
 		"new-bundle-format", "offline", "private-infrastructure", "insecure-ignore-sct", "use-signed-timestamps",
 		"allow-certificate-chain")

@@ -109,7 +109,7 @@ func (a *askingImages) verify(ctx context.Context, given []string) (any, error) 
 	}
 	key, err := verifier.ParseKey([]byte(given[1])) // a key is no name, and a name no key
 	if err != nil {
-		if key, err = readPublicKey(given[1]); err != nil {
+		if key, err = readPublicKey("--key", given[1]); err != nil {
 			return nil, opaque(err)
 		}
 	}

@@ -62,6 +62,16 @@ func commands() []*cobra.Command {
 		newVerifyAttestationCommand(),
 		newSignCommand(),
 		newTriangulateCommand(),
+		newGenerateCommand(),
+		newAttachCommand(),
+		newUploadCommand(),
+		newDownloadCommand(),
+		newTreeCommand(),
+		newCopyCommand(),
+		newSaveCommand(),
+		newLoadCommand(),
+		newCleanCommand(),
+		newResignCommand(),
 		newGenerateKeyPairCommand(),
 		newImportKeyPairCommand(),
 		newPublicKeyCommand(),
@@ -78,8 +88,7 @@ func commands() []*cobra.Command {
 // instead of that there is no such thing.
 func laterCommands() []string {
 	return []string{
-		"attach", "clean", "client-config", "copy", "doctor", "download", "generate",
-		"load", "resign", "save", "tree", "upload",
+		"client-config", "doctor",
 	}
 }
 
@@ -162,6 +171,16 @@ func takesOne(what string) cobra.PositionalArgs {
 	}
 }
 
+// takesTwo is the Args of a command with two arguments, which are what.
+func takesTwo(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != 2 {
+			return fmt.Errorf("%s takes %s, and was given %d arguments", cmd.Name(), what, len(args))
+		}
+		return nil
+	}
+}
+
 // markRunErrors gives every error of a command's own work an exit code, so that
 // what is left without one came from the parsing of the command line.
 func markRunErrors(cmd *cobra.Command) {
@@ -188,7 +207,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	context.AfterFunc(ctx, stop)
 
 	root := newRootCommand()
-	root.SetArgs(args)
+	root.SetArgs(modernSpelling(root, args))
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

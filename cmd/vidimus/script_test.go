@@ -15,19 +15,27 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
 // scriptCommands are what scripts have beside testscript's own.
 var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
-	"exits":     scriptExits,
-	"registry":  scriptRegistry,
-	"push":      scriptPush,
-	"port":      scriptPort,
-	"get":       scriptGet,
-	"get-until": scriptGetUntil,
+	"exits":       scriptExits,
+	"registry":    scriptRegistry,
+	"push":        scriptPush,
+	"push-index":  scriptPushIndex,
+	"attestation": scriptAttestation,
+	"refer":       scriptRefer,
+	"spoil":       scriptSpoil,
+	"port":        scriptPort,
+	"get":         scriptGet,
+	"get-until":   scriptGetUntil,
 
 	"attest":     scriptAttest,
 	"push-files": scriptPushFiles,
@@ -65,6 +73,33 @@ func scriptPush(ts *testscript.TestScript, neg bool, args []string) {
 	layer, err := layers[0].Digest()
 	ts.Check(err)
 	ts.Setenv("LAYER", layer.String())
+}
+
+// scriptPushIndex pushes an index of an image for linux/amd64 and one for linux/arm64,
+// and sets INDEX, AMD64 and ARM64 to their digests:
+//
+//	push-index $REGISTRY/acme/web:v1
+func scriptPushIndex(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: push-index image")
+	}
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	for variable, architecture := range map[string]string{"AMD64": "amd64", "ARM64": "arm64"} {
+		image, err := random.Image(512, 1)
+		ts.Check(err)
+		digest, err := image.Digest()
+		ts.Check(err)
+		ts.Setenv(variable, digest.String())
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{
+			Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: architecture}},
+		})
+	}
+	reference, err := name.ParseReference(args[0], name.Insecure)
+	ts.Check(err)
+	ts.Check(remote.WriteIndex(reference, index))
+	digest, err := index.Digest()
+	ts.Check(err)
+	ts.Setenv("INDEX", digest.String())
 }
 
 // scriptPort sets a variable to a loopback address that is free.

@@ -18,6 +18,7 @@ import (
 
 type signFlags struct {
 	writerFlags
+	payloadFlags
 	signedByFlags
 	formatFlag
 	annotations []string
@@ -67,6 +68,7 @@ Exit code 0: signed, and read again; 2: misuse; 3: it could not be done.`,
 	flags.BoolVarP(&f.recursive, "recursive", "r", false, "sign an index and every manifest that it lists")
 	flags.StringSliceVar(&f.identities, "sign-container-identity", nil, "claim this name for the image instead of its repository's")
 	f.writerFlags.register(cmd)
+	f.payloadFlags.register(cmd)
 	f.signedByFlags.register(cmd)
 	f.formatFlag.register(cmd)
 	registerCosignFlags(cmd)
@@ -87,6 +89,9 @@ func (f *signFlags) run(cmd *cobra.Command, images []string) error {
 			return misuse(err)
 		}
 	}
+	if err := f.refuse(f.key, signedBy{}, nil); err != nil {
+		return misuse(err)
+	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 	defer cancel()
 	by, err := f.open(ctx, cmd)
@@ -95,6 +100,9 @@ func (f *signFlags) run(cmd *cobra.Command, images []string) error {
 	}
 	formats, err := f.formats(cmd, by)
 	if err != nil {
+		return misuse(err)
+	}
+	if err := f.refuse(f.key, by, formats); err != nil {
 		return misuse(err)
 	}
 	for i, ref := range refs {
@@ -117,6 +125,7 @@ name the image by digest (example.com/ubuntu@sha256:abc123...) instead.
 // sign signs what ref names, and prints where the signatures went and how to
 // verify the one that was asked for.
 func (f *signFlags) sign(ctx context.Context, cmd *cobra.Command, by signedBy, formats []signer.Format, ref name.Reference, annotations map[string]string) error {
+	f.readsOnly = !f.uploads()
 	s, place, err := f.attacher(cmd, by, formats, ref)
 	if err != nil {
 		return err
@@ -124,6 +133,9 @@ func (f *signFlags) sign(ctx context.Context, cmd *cobra.Command, by signedBy, f
 	subjects, err := f.subjects(ctx, place.registry, ref)
 	if err != nil {
 		return notThere(err)
+	}
+	if f.asked() {
+		return f.signPayloads(ctx, cmd, by, place.registry, f.requests(ref, place.repository, subjects, annotations))
 	}
 	fmt.Fprintln(cmd.ErrOrStderr(), "Pushing signature to:", place.repository.Name())
 	results, err := s.Sign(ctx, f.requests(ref, place.repository, subjects, annotations)...)

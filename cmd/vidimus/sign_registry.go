@@ -28,7 +28,8 @@ import (
 // writerFlags are how a command reaches a registry that it may write to.
 type writerFlags struct {
 	registryFlags
-	base http.RoundTripper // instead of the network; tests set it
+	base      http.RoundTripper // instead of the network; tests set it
+	readsOnly bool              // nothing is written, and the right to push not asked for
 }
 
 // signatureRepository is where the signatures of images in repository are:
@@ -45,7 +46,8 @@ func (f *writerFlags) signatureRepository(repository name.Repository) (name.Repo
 	return elsewhere, nil
 }
 
-// registry returns a client that writes to one repository and reads them all.
+// registry returns a client that writes to one repository, unless f.readsOnly, and
+// reads them all.
 func (f *writerFlags) registry(writes name.Repository) (*remoteRegistry, error) {
 	base := f.base
 	if base == nil {
@@ -58,12 +60,15 @@ func (f *writerFlags) registry(writes name.Repository) (*remoteRegistry, error) 
 		t.TLSClientConfig = trust
 		base = t
 	}
-	return &remoteRegistry{
+	r := &remoteRegistry{
 		options: f.nameOptions(),
 		base:    transport.NewUserAgent(base, "vidimus/"+version()),
-		writes:  writes.Name(),
 		clients: make(map[string]*http.Client),
-	}, nil
+	}
+	if !f.readsOnly {
+		r.writes = writes.Name()
+	}
+	return r, nil
 }
 
 // trust is whose certificates are believed: the system's authorities and those

@@ -235,7 +235,7 @@ func TestTriangulate(t *testing.T) {
 		{"elsewhere", "sigs.test/all", []string{"reg.test/acme/web@" + digest.String()}, "sigs.test/all:" + signer.Tag(digest), exitHolds, 0},
 		{"the image itself", "", []string{"--type", "digest", "reg.test/acme/web:v1"}, "reg.test/acme/web@" + digest.String(), exitHolds, 2},
 		{"Docker Hub", "", []string{"alpine@" + digest.String()}, "index.docker.io/library/alpine:" + signer.Tag(digest), exitHolds, 0},
-		{"attestations", "", []string{"--type", "attestation", "reg.test/acme/web:v1"}, "", exitMisuse, 0},
+		{"attestations", "", []string{"--type", "attestation", "reg.test/acme/web:v1"}, "reg.test/acme/web:sha256-" + digest.Hex + ".att", exitHolds, 2},
 		{"an unknown type", "", []string{"--type", "x", "reg.test/acme/web:v1"}, "", exitMisuse, 0},
 		{"a tag that is not there", "", []string{"reg.test/acme/web:v2"}, "", exitMisuse, 2},
 		{"no name", "", []string{"A B"}, "", exitMisuse, 0},

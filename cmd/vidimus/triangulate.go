@@ -6,6 +6,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/spf13/cobra"
 
+	"vidimus/carrier"
 	"vidimus/signer"
 )
 
@@ -19,24 +20,21 @@ func newTriangulateCommand() *cobra.Command { return new(triangulateFlags).comma
 func (f *triangulateFlags) command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "triangulate IMAGE",
-		Short: "Print where the signatures of an image are",
+		Short: "Print where the signatures of an image are, or its attestations or SBOM",
 		Example: `  vidimus triangulate ghcr.io/acme/web:v1
   vidimus triangulate --type digest ghcr.io/acme/web:v1`,
 		Args: takesOne("one image"),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
 	f.register(cmd)
-	cmd.Flags().StringVar(&f.kind, "type", "signature", "signature, or digest for the image itself")
+	cmd.Flags().StringVar(&f.kind, "type", "signature", "signature, attestation, sbom, or digest for the image itself")
 	return cmd
 }
 
 func (f *triangulateFlags) run(cmd *cobra.Command, image string) error {
-	switch f.kind {
-	case "signature", "digest":
-	case "attestation", "sbom":
-		return misuse(fmt.Errorf("--type %s is not supported yet", f.kind))
-	default:
-		return misuse(fmt.Errorf("unknown --type %q: want signature or digest", f.kind))
+	suffix, ok := map[string]string{"signature": ".sig", "attestation": ".att", "sbom": ".sbom", "digest": ""}[f.kind]
+	if !ok {
+		return misuse(fmt.Errorf("unknown --type %q: want signature, attestation, sbom or digest", f.kind))
 	}
 	ref, err := name.ParseReference(image, f.nameOptions()...)
 	if err != nil {
@@ -63,7 +61,7 @@ func (f *triangulateFlags) run(cmd *cobra.Command, image string) error {
 	if err != nil {
 		return misuse(err)
 	}
-	where := signatures.Name() + ":" + signer.Tag(digest)
+	where := signatures.Name() + ":" + carrier.Tag(digest, suffix)
 	if f.kind == "digest" {
 		where = ref.Context().Name() + "@" + digest.String()
 	}

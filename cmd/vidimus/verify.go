@@ -200,22 +200,22 @@ func signerEvaluator(by verifier.Authority, annotations map[string]string) (*pol
 	return policy.NewEvaluator(set, verifier.Sources(), policy.Options{}), nil
 }
 
-// loadPublicKey finds what --key names: a file, env://NAME, a key in a KMS, or the key
+// loadPublicKey finds what a flag, --key, names: a file, env://NAME, a key in a KMS, or the key
 // itself as bare base64, as the first cosign took it.
-func loadPublicKey(ctx context.Context, key string) (verifier.Key, error) {
+func loadPublicKey(ctx context.Context, flag, key string) (verifier.Key, error) {
 	if !kms.IsReference(key) {
-		parsed, err := readPublicKey(key)
+		parsed, err := readPublicKey(flag, key)
 		if err != nil {
 			return verifier.Key{}, misuse(err)
 		}
 		return parsed, nil
 	}
 	if err := kms.Check(key); err != nil {
-		return verifier.Key{}, misuse(fmt.Errorf("--key: %w", err))
+		return verifier.Key{}, misuse(fmt.Errorf("%s: %w", flag, err))
 	}
 	public, err := kms.Public(ctx, key)
 	if err != nil {
-		return verifier.Key{}, &exitError{exitUnknown, fmt.Errorf("could not tell: --key: %w", err)}
+		return verifier.Key{}, &exitError{exitUnknown, fmt.Errorf("could not tell: %s: %w", flag, err)}
 	}
 	return verifier.NewKey(public)
 }
@@ -229,23 +229,23 @@ func flagFault(err error) error {
 	return misuse(err)
 }
 
-func readPublicKey(key string) (verifier.Key, error) {
+func readPublicKey(flag, key string) (verifier.Key, error) {
 	if key == "" {
-		return verifier.Key{}, errors.New("say which key with --key")
+		return verifier.Key{}, fmt.Errorf("say which key with %s", flag)
 	}
 	if variable, ok := strings.CutPrefix(key, "env://"); ok {
 		value, set := os.LookupEnv(variable)
 		if !set {
-			return verifier.Key{}, fmt.Errorf("--key: the environment variable %s is not set", variable)
+			return verifier.Key{}, fmt.Errorf("%s: the environment variable %s is not set", flag, variable)
 		}
 		parsed, err := verifier.ParseKey([]byte(value))
 		if err != nil {
-			return verifier.Key{}, fmt.Errorf("--key %s: %w", key, err)
+			return verifier.Key{}, fmt.Errorf("%s %s: %w", flag, key, err)
 		}
 		return parsed, nil
 	}
 	if scheme, _, ok := strings.Cut(key, "://"); ok {
-		return verifier.Key{}, fmt.Errorf("--key: keys of %s are not supported; those of awskms, gcpkms, azurekms, hashivault and env are", scheme)
+		return verifier.Key{}, fmt.Errorf("%s: keys of %s are not supported; those of awskms, gcpkms, azurekms, hashivault and env are", flag, scheme)
 	}
 	content, err := os.ReadFile(key)
 	if errors.Is(err, os.ErrNotExist) {
@@ -254,11 +254,11 @@ func readPublicKey(key string) (verifier.Key, error) {
 		}
 	}
 	if err != nil {
-		return verifier.Key{}, fmt.Errorf("--key: %w", err)
+		return verifier.Key{}, fmt.Errorf("%s: %w", flag, err)
 	}
 	parsed, err := verifier.ParseKey(content)
 	if err != nil {
-		return verifier.Key{}, fmt.Errorf("--key %s: %w", key, err)
+		return verifier.Key{}, fmt.Errorf("%s %s: %w", flag, key, err)
 	}
 	return parsed, nil
 }

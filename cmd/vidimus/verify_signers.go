@@ -59,7 +59,7 @@ func (f *signerFlags) wanted(ctx context.Context) (wantedSigner, error) {
 	case !f.ignoreLog:
 		return wantedSigner{}, errors.New("--insecure-ignore-tlog=false is not supported yet with --key")
 	}
-	key, err := loadPublicKey(ctx, f.key)
+	key, err := loadPublicKey(ctx, "--key", f.key)
 	if err != nil {
 		return wantedSigner{}, err
 	}

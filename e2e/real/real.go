@@ -41,8 +41,6 @@ var programs = map[string]string{
 	"cosign2":    "go install github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5, as cosign2",
 	"cosign3":    "go install github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3, as cosign3",
 
-	"crane": "go install github.com/google/go-containerregistry/cmd/crane@v0.22.1",
-
 	"fulcio":             "go install github.com/sigstore/fulcio@v1.8.8",
 	"rekor-server-posix": "go install github.com/sigstore/rekor-tiles/v2/cmd/rekor-server/posix@v2.3.0, as rekor-server-posix",
 	"timestamp-server":   "go install github.com/sigstore/timestamp-authority/v2/cmd/timestamp-server@v2.1.3",
