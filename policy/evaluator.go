@@ -222,6 +222,7 @@ func (e *Evaluator) verify(ctx context.Context, registry verifier.Registry, p *P
 		d.allow(o.explainAllowed(p))
 		d.Expires = o.until
 		if p.Rego != nil {
+			d.Expires = earlier(d.Expires, p.unchanged(found.evidence, d.Time))
 			return e.judge(ctx, p, d, found.evidence)
 		}
 	default:

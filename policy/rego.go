@@ -154,6 +154,35 @@ func judgePolicy(ctx context.Context, p *Policy, suspended map[string]string, su
 	return judge(ctx, p.Rego, input)
 }
 
+// unchanged returns until when p's Rego is given the same of evidence, at the latest, for
+// it may deny as soon as one signature counts no more, or another one does; zero is for
+// ever.
+func (p *Policy) unchanged(evidence []verifier.Evidence, at time.Time) (until time.Time) {
+	next := func(moment time.Time) {
+		if moment.After(at) {
+			until = earlier(until, moment)
+		}
+	}
+	for _, e := range evidence {
+		if !e.Verified() {
+			continue
+		}
+		next(e.Until())
+		signed, proven := e.SignedAt()
+		if proven {
+			next(signed.Add(p.MaxAge))
+			next(signed.Add(p.MinAge))
+			continue
+		}
+		for _, name := range e.Authorities() {
+			window := p.windows[name][e.KeyID()]
+			next(window.From)
+			next(window.Until)
+		}
+	}
+	return until
+}
+
 func judge(ctx context.Context, module Rego, input any) ([]string, error) {
 	encoded, err := json.Marshal(input)
 	if err != nil {

@@ -3,11 +3,13 @@ package policy
 import (
 	"context"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"vidimus/policy/rego"
 	"vidimus/verifier"
@@ -104,6 +106,45 @@ func TestRegoAboutAnAttestation(t *testing.T) {
 				t.Errorf("explained: %s", d.Explained)
 			}
 		})
+	}
+}
+
+// Rego may want what require does not need: a decision stands no longer than what Rego
+// was told.
+func TestADecisionEndsWhenRegoWouldBeToldOtherwise(t *testing.T) {
+	n := newNotary(t)
+	w := newWorld(t)
+	authorities := w.authorities()
+	for i := range authorities {
+		if authorities[i].Name == "ci" {
+			authorities[i].Windows = map[string]verifier.Window{w.key("ci").ID(): {Until: noon.Add(time.Hour)}}
+		}
+	}
+	private := n.named("private", "https://a.example/x")
+	private.PrivatePKI = true
+	var err error
+	if private.Root, err = verifier.ParseCAs(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: n.cert.Raw})); err != nil {
+		t.Fatal(err)
+	}
+	now := noon
+	p := Policy{Match: mustMatch(t, "**"), Require: Require{AtLeast: 1, Of: []string{"release", "ci", "private"}},
+		Rego: module(t, rego.Image, `deny contains "ci is wanted" if count([s | some s in input.signatures; s.counted]) < count(input.signatures)`)}
+	e := w.evaluator(Config{Authorities: append(authorities, private), Policies: []Policy{p}}, Options{Now: func() time.Time { return now }})
+	w.sign(web, "release", "ci")
+	if d := allow(t, e, w, subject()); !d.Expires.Equal(noon.Add(time.Hour)) {
+		t.Errorf("expires %v", d.Expires)
+	}
+	now = noon.Add(time.Hour)
+	deny(t, e, w, subject(), ReasonRego)
+	now = noon
+	w.sign(web, "release")
+	if d := allow(t, e, w, subject()); !d.Expires.IsZero() {
+		t.Errorf("expires %v", d.Expires)
+	}
+	w.attach(web, []any{n.byName(w, web, "https://a.example/x", noon)})
+	w.attestAt(web, statement{of: slsa, by: "ci"})
+	if d := allow(t, e, w, subject()); !d.Expires.Equal(noon.Add(9 * time.Minute)) {
+		t.Errorf("expires %v", d.Expires)
 	}
 }
 

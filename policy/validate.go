@@ -105,12 +105,12 @@ func (v *validation) policy(i int, p Policy) {
 	}
 	requires := p.Require.AtLeast != 0 || len(p.Require.Of) > 0
 	v.effect(where, p, requires)
+	v.push(where, p)
 	v.attestations(where, p)
 	if requires {
-		v.require(where, "require", p.Require)
+		v.require(where, "require", p.Match, p.Require)
 		v.signedAs(where, p)
 		v.annotations(where, p.Annotations)
-		v.identities(where, p)
 		v.ages(where, p)
 	} else if p.readsTime() {
 		v.fault(where, "has maxAge or minAge, which only a policy with require reads: remove them, or require a signature")
@@ -159,14 +159,14 @@ func (v *validation) attestations(where string, p Policy) {
 			v.fault(where, "%shas no predicate type of an attestation: write an alias like slsaprovenance1, or a URI", what)
 		}
 		v.text(where, what+"predicateType", a.PredicateType)
-		v.require(where, what+"require", a.Require)
+		v.require(where, what+"require", p.Match, a.Require)
 	}
 	if p.Rego != nil && (p.AllowUnverified || p.Deny != "") {
 		v.fault(where, "has rego, which only denies what a signature or an attestation allows: write require or attestations in place of the other, or remove it")
 	}
 }
 
-func (v *validation) require(where, what string, r Require) {
+func (v *validation) require(where, what string, match Match, r Require) {
 	switch {
 	case len(r.Of) == 0:
 		v.fault(where, "%s names no authority: name one", what)
@@ -192,6 +192,7 @@ func (v *validation) require(where, what string, r Require) {
 			holders[key.ID()] = name
 		}
 	}
+	v.identities(where, what, match, r)
 }
 
 // suggestion says which authorities there are.

@@ -43,27 +43,28 @@ func (v *validation) proving(where string, a verifier.Authority) {
 	}
 }
 
-// identities makes sure that who p requires can be told apart, and is known.
-func (v *validation) identities(where string, p Policy) {
+// identities makes sure that those whom r, of a policy with this match, requires can be
+// told apart, and are known.
+func (v *validation) identities(where, what string, match Match, r Require) {
 	type held struct {
 		by string
 		id verifier.Identity
 	}
 	var all []held
-	for i, name := range p.Require.Of {
-		if slices.Contains(p.Require.Of[:i], name) {
+	for i, name := range r.Of {
+		if slices.Contains(r.Of[:i], name) {
 			continue
 		}
 		for _, id := range v.authorities[name].Identities {
-			if id.Captures() && !p.Match.captures() {
-				v.fault(where, "authority %s has {repo} in an identity, and the match does not capture it everywhere: put {repo} in place of one component into each pattern, like ghcr.io/acme/{repo}", name)
+			if id.Captures() && !match.captures() {
+				v.fault(where, "%s names %s, which has {repo} in an identity, and the match does not capture it everywhere: put {repo} in place of one component into each pattern, like ghcr.io/acme/{repo}", what, name)
 				break
 			}
 		}
 		for _, id := range v.authorities[name].Identities {
 			for _, other := range all {
 				if other.by != name && id.Overlaps(other.id) {
-					v.fault(where, "require counts distinct signers, and %s may be both %s and %s: take the identity from one of them", clean(id.Subject(), maxClaimed), other.by, name)
+					v.fault(where, "%s counts distinct signers, and %s may be both %s and %s: take the identity from one of them", what, clean(id.Subject(), maxClaimed), other.by, name)
 				}
 			}
 			all = append(all, held{name, id})

@@ -48,7 +48,7 @@ func VerifyBlob(message []byte, b Blob, authorities []Authority, now time.Time) 
 // that is attached.
 func (v *verification) checkMessage(e Evidence, message []byte, b Blob) Evidence {
 	a := attached{certificate: string(b.Certificate), chain: string(b.Chain), entry: string(b.Entry)}
-	a.tooLarge = len(a.certificate)+len(a.chain)+len(a.entry) > maxAttached
+	a = a.bounded([]int{len(a.certificate), len(a.chain), len(a.entry), 0})
 	if len(b.Signature) > MaxSignatureSize {
 		return e.rejected(ReasonPayloadInvalid, fmt.Sprintf("it has more than %d bytes", MaxSignatureSize))
 	}
@@ -56,7 +56,7 @@ func (v *verification) checkMessage(e Evidence, message []byte, b Blob) Evidence
 	switch {
 	case ok:
 		e = e.signedBy(holder)
-	case a.certificate != "" && len(v.identities) > 0:
+	case a.certified() && len(v.identities) > 0:
 		p, err := a.proven(message, b.Signature)
 		if err != nil {
 			return e.rejected(ReasonPayloadInvalid, err.Error())

@@ -2,6 +2,8 @@ package verifier
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/rsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -95,6 +97,8 @@ func (p *proven) certificates() (leaf *x509.Certificate, others []*x509.Certific
 		switch {
 		case err != nil:
 			return nil, nil, err
+		case oversized(parsed.PublicKey):
+			return nil, nil, fmt.Errorf("its key, or one of those that lead to its authority, has more than %d bits", maxRSA)
 		case i == 0:
 			leaf = parsed
 		default:
@@ -102,6 +106,12 @@ func (p *proven) certificates() (leaf *x509.Certificate, others []*x509.Certific
 		}
 	}
 	return leaf, others, nil
+}
+
+// oversized reports whether a key is so large that trying it would take for ever.
+func oversized(public crypto.PublicKey) bool {
+	key, ok := public.(*rsa.PublicKey)
+	return ok && key.N.BitLen() > maxRSA
 }
 
 // signerOf reads whom a certificate names. Fulcio's name exactly one; which of several
@@ -177,6 +187,9 @@ func (v *verification) checkCertificate(e Evidence, p *proven) (Evidence, truste
 	}
 	e.issuer, e.subject, e.signedAt, e.until = signer.issuer, signer.subject, vouched.signedAt, vouched.until
 	e.by = by.authorities
+	if slices.ContainsFunc(v.keys, func(k trusted) bool { return k.key.id == key.id }) {
+		e.sharedKey = key.id
+	}
 	if vouched.signedAt.IsZero() {
 		e.untimed = "its certificate is of a private PKI, and no time is proven"
 	}

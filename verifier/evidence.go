@@ -53,6 +53,7 @@ type Evidence struct {
 	issuer         string // of the signer's certificate
 	subject        string
 	certified      bool     // by a certificate, or so it says
+	sharedKey      string   // the ID of the certificate's key, when it is a key of an authority, too
 	by             []string // authorities whose key or identity made it, rejected or not
 	authorities    []string
 	signedAt       time.Time // zero: no time is proven
@@ -115,11 +116,15 @@ func (e Evidence) KeyID() string { return e.keyID }
 func (e Evidence) Identity() (issuer, subject string) { return e.issuer, e.subject }
 
 // Signer returns who signed it: the key's ID, or issuer and subject of the certificate.
-// It is empty for evidence that nobody signed who is trusted. Who counts distinct
-// signers compares this.
+// It is the key's ID, too, where the certificate is for a key that an authority has: who
+// holds that has not signed twice. It is empty for evidence that nobody signed who is
+// trusted. Who counts distinct signers compares this.
 func (e Evidence) Signer() string {
-	if e.keyID != "" || e.subject == "" {
+	switch {
+	case e.keyID != "" || e.subject == "":
 		return e.keyID
+	case e.sharedKey != "":
+		return e.sharedKey
 	}
 	return signerName(e.issuer, e.subject)
 }

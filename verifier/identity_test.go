@@ -32,6 +32,8 @@ func TestAnIdentityFitsWhomItNamesAndNobodyElse(t *testing.T) {
 		{"a branch", issuer, tagged, "", issuer, strings.Replace(tagged, "tags/v*", "heads/main", 1), nil, false},
 		{"a tag with a slash", issuer, tagged, "", issuer, strings.Replace(tagged, "*", "1/2", 1), nil, false},
 		{"two stars cross slashes", issuer, tagged + "*", "", issuer, strings.Replace(tagged, "*", "1/2", 1), nil, true},
+		{"a branch that is called like a file on another", issuer, "https://github.com/acme/web/.github/workflows/*@refs/heads/main", "", issuer,
+			"https://github.com/acme/web/.github/workflows/x.yml@refs/heads/x@refs/heads/main", nil, false},
 		{"a star in a component stays there", issuer, "https://github.com/acme/*/x", "", issuer, "https://github.com/acme/web/evil/x", nil, false},
 		{"a source that is the right one", issuer, "who", "https://github.com/acme/web", issuer, "who", []string{"https://github.com/acme/web"}, true},
 		{"a source that is another", issuer, "who", "https://github.com/acme/web", issuer, "who", []string{"https://github.com/evil/web"}, false},

@@ -29,33 +29,58 @@ const (
 	timestampAnnotation   = "dev.sigstore.cosign/rfc3161timestamp"
 )
 
-// maxAttached is how many bytes of these annotations one signature may have.
-const maxAttached = 128 << 10
-
 // attached is what those annotations of one signature say, unread.
 type attached struct {
 	certificate, chain, entry, timestamp string
-	tooLarge                             bool
+	tooLarge                             string // why nothing of it is read
 }
 
-func (a attached) proves() bool { return a.entry != "" || a.timestamp != "" }
+// certified reports whether a certificate is attached, or something that is not read.
+func (a attached) certified() bool { return a.certificate != "" || a.tooLarge != "" }
+
+// proves reports whether something is attached that may prove a time.
+func (a attached) proves() bool { return a.entry != "" || a.timestamp != "" || a.tooLarge != "" }
+
+// parts are what a has, with the limits of a bundle's.
+func (a *attached) parts() []attachedPart {
+	return []attachedPart{
+		{certificateAnnotation, &a.certificate, envelope.MaxMaterialSize}, {chainAnnotation, &a.chain, envelope.MaxMaterialSize},
+		{entryAnnotation, &a.entry, envelope.MaxEntrySize}, {timestampAnnotation, &a.timestamp, envelope.MaxStampSize},
+	}
+}
+
+type attachedPart struct {
+	name  string
+	text  *string
+	limit int
+}
 
 // readAttached reads the annotations of a layer. One that is no string is as if it were
 // not there.
 func readAttached(annotations map[string]json.RawMessage) attached {
 	var a attached
-	size := 0
-	for name, into := range map[string]*string{
-		certificateAnnotation: &a.certificate, chainAnnotation: &a.chain,
-		entryAnnotation: &a.entry, timestampAnnotation: &a.timestamp,
-	} {
-		raw := annotations[name]
-		if size += len(raw); size > maxAttached {
-			return attached{tooLarge: true}
+	var sizes []int
+	for _, part := range a.parts() {
+		raw := annotations[part.name]
+		sizes = append(sizes, len(raw))
+		if len(raw) <= part.limit && json.Unmarshal(raw, part.text) != nil {
+			*part.text = ""
 		}
-		if json.Unmarshal(raw, into) != nil {
-			*into = ""
+	}
+	return a.bounded(sizes)
+}
+
+// bounded is a, or what says why nothing of it is read; sizes are those of its parts.
+func (a attached) bounded(sizes []int) attached {
+	total := 0
+	for i, part := range a.parts() {
+		if sizes[i] > part.limit {
+			return attached{tooLarge: fmt.Sprintf("its annotation %s has more than %d bytes", part.name, part.limit)}
 		}
+		total += sizes[i]
+	}
+	if total > envelope.MaxMaterialSize {
+		return attached{tooLarge: fmt.Sprintf("its annotations have more than %d bytes", envelope.MaxMaterialSize)}
 	}
 	return a
 }
@@ -102,8 +127,8 @@ func (p *proven) make(b *protobundle.Bundle) error {
 // material is what is attached in the form of a bundle. algorithm is that of the digest
 // that the log entry, if any, says it is about.
 func (a attached) material() (m *protobundle.VerificationMaterial, algorithm string, err error) {
-	if a.tooLarge {
-		return nil, "", fmt.Errorf("its annotations have more than %d bytes", maxAttached)
+	if a.tooLarge != "" {
+		return nil, "", errors.New(a.tooLarge)
 	}
 	m = &protobundle.VerificationMaterial{
 		Content: &protobundle.VerificationMaterial_PublicKey{PublicKey: &protocommon.PublicKeyIdentifier{}},

@@ -208,6 +208,24 @@ func TestCertificatesAndKeysDoNotStandInForEachOther(t *testing.T) {
 	}
 }
 
+// Who holds a key that is configured, and a certificate for it, has not signed twice.
+func TestAKeyAndItsCertificateAreOneSigner(t *testing.T) {
+	s := newSigstore(t)
+	h := s.issue(githubIssuer, workflow)
+	trust := s.trust(has{logs: true, stamps: true})
+	r := newRegistry()
+	r.list(t, s.sign(h, statement(subject.Digest, predicateSign)))
+	r.list(t, bundle(t, h.key, crypto.SHA256, statement(subject.Digest, predicateSign)))
+	release := authority(t, "release", h.key)
+	signers := make(map[string][]string)
+	for _, e := range s.find(t, r, keyless(t, "ci", trust, githubIssuer, workflow), release).Evidence {
+		signers[e.Signer()] = append(signers[e.Signer()], e.Authorities()...)
+	}
+	if got := signers[release.Keys[0].ID()]; len(signers) != 1 || len(got) != 2 {
+		t.Errorf("signers %v", signers)
+	}
+}
+
 // A rekor entry swapped between two signatures that are both good proves neither
 // (CVE-2022-23649, CVE-2026-22703).
 func TestLogEntriesOfTwoSignaturesAreNotExchanged(t *testing.T) {

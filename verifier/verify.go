@@ -250,7 +250,7 @@ func (v *verification) checkPayload(e Evidence, data []byte, c Candidate) Eviden
 	switch {
 	case ok:
 		e = e.signedBy(holder)
-	case c.attached.certificate != "" && len(v.identities) > 0:
+	case c.attached.certified() && len(v.identities) > 0:
 		p, err := c.attached.proven(data, c.signature)
 		if err != nil {
 			return e.rejected(ReasonPayloadInvalid, err.Error())

@@ -65,6 +65,7 @@ func (j *judgement) kind(a named[authorityConfig]) {
 }
 
 func (j *judgement) keys(keys []keyConfig, out *verifier.Authority) {
+	first := make(map[string]keyConfig) // by the key's ID
 	for i, k := range keys {
 		if slices.ContainsFunc(keys[:i], func(o keyConfig) bool { return filepath.Clean(o.Name) == filepath.Clean(k.Name) }) {
 			j.fail(k, k.Name+" is in this list already", "remove one of the two")
@@ -81,6 +82,12 @@ func (j *judgement) keys(keys []keyConfig, out *verifier.Authority) {
 			out.Suspended = what
 			continue
 		}
+		if other, ok := first[key.ID()]; ok && !(other.From.Equal(k.From) && other.Until.Equal(k.Until)) {
+			// which of them is meant is for nobody to guess
+			j.fail(k, k.Name+" holds the key of "+other.Name+" with another from or until", "keep one of the two")
+			continue
+		}
+		first[key.ID()] = k
 		out.Keys = append(out.Keys, key)
 		if !k.From.IsZero() || !k.Until.IsZero() {
 			if out.Windows == nil {
@@ -109,8 +116,11 @@ func (j *judgement) identities(identities []identityConfig, out *verifier.Author
 			continue
 		}
 		out.Identities = append(out.Identities, id)
-		if c.open() {
+		switch {
+		case c.open():
 			j.out.Warnings.add(c.fault("takes every workflow on every ref: whoever may push a branch of it may sign", "name the workflow, or the ref, like refs/tags/v*"))
+		case c.crosses():
+			j.out.Warnings.add(c.fault("has two stars that cross the @ before the ref: whoever may push a branch may call it x@refs/heads/main, and sign", "write * for the file of the workflow: it stays between slashes"))
 		}
 	}
 	if len(identities) > 0 && len(out.Identities) == 0 {

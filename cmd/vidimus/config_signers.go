@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -129,22 +130,29 @@ func matching(pattern *regexp.Regexp, what, fix string) shape[string] {
 	})
 }
 
+// workflowFile is the file of a workflow, with stars that stay between slashes: two
+// would cross the @ behind it, and a branch may be called x@refs/heads/main.
+func workflowFile() shape[string] {
+	const fix = "write the name of its file; * stays between slashes"
+	return checked(fix, func(s string) error {
+		switch {
+		case strings.Contains(s, "**"):
+			return fmt.Errorf("%s crosses the @ before the ref, and takes branches that are called like x@refs/heads/main", quote(s))
+		case !workflowPattern.MatchString(s):
+			return fmt.Errorf("%s is no workflow", quote(s))
+		}
+		return nil
+	})
+}
+
 func workflowFields() []field[workflowConfig] {
 	return []field[workflowConfig]{
 		required(key("repository", "", matching(repositoryPattern, "repository", "write owner/repository, without a host"),
 			func(c *workflowConfig) *string { return &c.Repository }, "the repository whose workflow signs, like acme/web or acme/{repo}")),
-		key("workflow", "", matching(workflowPattern, "workflow", "write the name of its file"), func(c *workflowConfig) *string { return &c.Workflow },
+		key("workflow", "", workflowFile(), func(c *workflowConfig) *string { return &c.Workflow },
 			"the file of the workflow"),
 		key("ref", "", matching(refPattern, "ref", "write it in full: refs/tags/v* or refs/heads/main"), func(c *workflowConfig) *string { return &c.Ref }, refDoc),
 	}
-}
-
-// orAny is text, or any text where there is none.
-func orAny(text string) string {
-	if text == "" {
-		return "**"
-	}
-	return text
 }
 
 // githubShape is a workflow of GitHub Actions. Its certificates name the workflow, and
@@ -154,7 +162,7 @@ func githubShape() shape[[]identityConfig] {
 		repository := "https://github.com/" + c.Repository
 		return identityConfig{
 			Issuer:  "https://token.actions.githubusercontent.com",
-			Subject: repository + "/.github/workflows/" + orAny(c.Workflow) + "@" + orAny(c.Ref),
+			Subject: repository + "/.github/workflows/" + cmp.Or(c.Workflow, "*") + "@" + cmp.Or(c.Ref, "**"),
 			Source:  repository,
 		}
 	})
@@ -171,12 +179,8 @@ func gitlabShape() shape[[]identityConfig] {
 	}), func(c *workflowConfig) *string { return &c.URL }, "the instance"))
 	return pinned(fields, func(c workflowConfig) identityConfig {
 		instance := strings.TrimSuffix(c.URL, "/")
-		workflow := c.Workflow
-		if workflow == "" {
-			workflow = ".gitlab-ci.yml"
-		}
 		repository := instance + "/" + c.Repository
-		return identityConfig{Issuer: instance, Subject: repository + "//" + workflow + "@" + orAny(c.Ref), Source: repository}
+		return identityConfig{Issuer: instance, Subject: repository + "//" + cmp.Or(c.Workflow, ".gitlab-ci.yml") + "@" + cmp.Or(c.Ref, "**"), Source: repository}
 	})
 }
 
@@ -190,6 +194,22 @@ func (c identityConfig) open() bool {
 	at := max(strings.LastIndex(workflow, "/workflows/"), strings.LastIndex(workflow, "//"), strings.LastIndex(workflow, "/"))
 	isAny := func(text string) bool { return strings.Trim(text, "*") == "" }
 	return strings.HasPrefix(c.Subject, "https://") && isAny(ref) && isAny(workflow[strings.LastIndex(workflow[:at+1], "/")+1:])
+}
+
+// crosses reports whether two stars reach over the @ before the ref of a workflow: who
+// may push a branch of the repository may call it x@refs/heads/main. A ref has no
+// component that begins with a dot, and no empty one.
+func (c identityConfig) crosses() bool {
+	at := strings.LastIndex(c.Subject, "@refs/")
+	if at < 0 || !strings.HasPrefix(c.Subject, "https://") {
+		return false
+	}
+	stars := strings.LastIndex(c.Subject[:at], "**")
+	if stars < 0 {
+		return false
+	}
+	between := c.Subject[stars:at]
+	return !strings.Contains(between, "/.") && !strings.Contains(between, "//")
 }
 
 // identities are those of the forms that an authority has.

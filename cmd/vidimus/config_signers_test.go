@@ -44,7 +44,7 @@ func TestIdentitiesAreWhatTheirFormsMean(t *testing.T) {
 		private, unlogged bool
 	}{
 		{github + "https://github.com/acme/{repo}/.github/workflows/release.yml@refs/tags/v*", false, false},
-		{github + "https://github.com/acme/web/.github/workflows/**@** or " + github + "https://github.com/acme/api/.github/workflows/*@refs/**", false, false},
+		{github + "https://github.com/acme/web/.github/workflows/*@** or " + github + "https://github.com/acme/api/.github/workflows/*@refs/**", false, false},
 		{gitlab + "https://gitlab.com/acme/web//.gitlab-ci.yml@refs/heads/main", false, false},
 		{"https://gitlab.example https://gitlab.example/acme/sub/web//ci/x.yml@**", false, true},
 		{"https://accounts.google.com *@vendor.example", false, false},
@@ -98,6 +98,33 @@ func TestWhatIsAnyWorkflow(t *testing.T) {
 		if got := (identityConfig{Subject: subject}).open(); got != want {
 			t.Errorf("%s: %v", subject, got)
 		}
+	}
+}
+
+// Who may push a branch may call it x@refs/heads/main. A workflow that is any file is not
+// therefore one on any ref.
+func TestARefIsNotCrossedByTheFileOfAWorkflow(t *testing.T) {
+	inDirectory(t, keylessFiles(t))
+	writeFile(t, "vidimus.yaml", strings.Replace(keylessConfig, "release.yml, ref", `"**", ref`, 1))
+	if _, err := load(fromFile("vidimus.yaml"), lookupIn(nil), clock); err == nil || !strings.Contains(err.Error(), `authorities.ci.github.workflow: "**" crosses the @`) {
+		t.Errorf("two stars for a workflow: %v", err)
+	}
+	for subject, want := range map[string]bool{
+		"https://github.com/acme/web/.github/workflows/**@refs/heads/main":         true,
+		"https://github.com/acme/**@refs/heads/main":                               true,
+		"https://github.com/acme/**/workflows/release.yml@refs/heads/main":         true,
+		"https://github.com/acme/**/.github/workflows/release.yml@refs/heads/main": false,
+		"https://gitlab.com/acme/**//.gitlab-ci.yml@refs/heads/main":               false,
+		"https://github.com/acme/web/.github/workflows/*@refs/heads/**":            false,
+		"**@acme.example": false, "https://acme.example/**": false,
+	} {
+		if got := (identityConfig{Subject: subject}).crosses(); got != want {
+			t.Errorf("%s: %v", subject, got)
+		}
+	}
+	l := mustLoad(t, strings.Replace(keylessConfig, `"*@vendor.example"`, `"https://github.com/acme/web/**@refs/heads/main"`, 1), nil)
+	if len(l.Warnings) != 2 || !strings.Contains(l.Warnings[1].What, "two stars that cross the @") {
+		t.Errorf("warnings %v", l.Warnings)
 	}
 }
 

@@ -11,8 +11,19 @@ import (
 	"strings"
 )
 
-// MaxProofs is how many log entries, and how many timestamps, one bundle may have.
-const MaxProofs = 32
+// Limits on what proves one bundle. Log entries and timestamps hold keys and nested
+// structures of whoever wrote them, and to read one takes time that grows with the
+// square of its size or faster. A log entry has some 3 KiB, a timestamp with the chain
+// of its authority 8 KiB.
+const (
+	// MaxProofs is how many log entries, and how many timestamps, one bundle may have.
+	MaxProofs = 32
+	// MaxEntrySize and MaxStampSize are how many bytes one of them may have, as JSON.
+	MaxEntrySize = 24 << 10
+	MaxStampSize = 12 << 10
+	// MaxMaterialSize is how many bytes all that a bundle is verified with may have.
+	MaxMaterialSize = 64 << 10
+)
 
 // Bundle is a sigstore bundle. Nothing in it is to be trusted, and no part of it is a
 // key: what a signer's certificate or the hint at a key says is not returned.
@@ -128,6 +139,9 @@ func parseMaterial(mediaType string, data json.RawMessage) (certificate bool, pr
 	if err != nil {
 		return false, 0, err
 	}
+	if err := checkSizes(data, entries, stamps); err != nil {
+		return false, 0, err
+	}
 	signers := []string{"publicKey", "certificate", "x509CertificateChain"}
 	for _, signer := range signers {
 		if _, ok := members[signer]; ok {
@@ -138,6 +152,22 @@ func parseMaterial(mediaType string, data json.RawMessage) (certificate bool, pr
 		}
 	}
 	return false, 0, fmt.Errorf("%s has none of %s", what, strings.Join(signers, ", "))
+}
+
+// checkSizes keeps what proves a bundle within the limits.
+func checkSizes(material json.RawMessage, entries, stamps []json.RawMessage) error {
+	for _, part := range []struct {
+		what  string
+		all   []json.RawMessage
+		limit int
+	}{{"a log entry", entries, MaxEntrySize}, {"a timestamp", stamps, MaxStampSize}, {"verificationMaterial", []json.RawMessage{material}, MaxMaterialSize}} {
+		for _, data := range part.all {
+			if len(data) > part.limit {
+				return fmt.Errorf("%s has more than %d bytes", part.what, part.limit)
+			}
+		}
+	}
+	return nil
 }
 
 // checkEntries wants log entries in the form without which a verifier that asks for
