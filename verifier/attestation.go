@@ -61,7 +61,7 @@ func (v *verification) checkEnvelope(e Evidence, data []byte, a attached) Eviden
 		held.Signatures = append(held.Signatures, signature)
 	}
 	if e.keyID == "" {
-		if a.certificate == "" || len(v.identities) == 0 {
+		if !a.certified() || len(v.identities) == 0 {
 			return v.byNobody(e)
 		}
 		return v.checkCertifiedEnvelope(e, data, parsed, a)

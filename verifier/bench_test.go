@@ -11,7 +11,7 @@ import (
 // BenchmarkVerify measures a call without the network: one signature that
 // satisfies, over a payload that is predicted, and one by each other kind of key
 // over one that is fetched; one in a bundle, without and with a certificate and
-// times; and 64 by a stranger.
+// times; an attestation with a certificate; and 64 by a stranger.
 func BenchmarkVerify(b *testing.B) {
 	p256 := newECDSA(b, elliptic.P256())
 	for _, tt := range []struct {
@@ -47,6 +47,18 @@ func BenchmarkVerify(b *testing.B) {
 		r.listed = append(r.listed, r.artifact(b, bundleType, encode(b, in.sign(h, statement(subject.Digest, predicateSign)))))
 		run(b, r, subject, keyless(b, "ci", in.trust(has{logs: true, stamps: true}), githubIssuer, workflow), true)
 	})
+	for _, kind := range []string{"dsse 0.0.1", "intoto 0.0.1"} {
+		b.Run("one/keyless/attestation, "+kind, func(b *testing.B) {
+			in := newSigstore(b)
+			r := newRegistry()
+			h := in.issue(githubIssuer, workflow)
+			e := dsse(b, statement(subject.Digest, predicateSLSA), h.key)
+			r.tag(b, attTag, r.envelope(b, e, map[string]string{
+				certificateName: string(h.pem()), entryName: in.attachEntry(envelopeBody(b, kind, encode(b, e), e, h.pem()), in.now),
+			}))
+			run(b, r, attested, keyless(b, "ci", in.trust(has{logs: true, stamps: true}), githubIssuer, workflow), true)
+		})
+	}
 	b.Run("one/P-256/bundle, timed", func(b *testing.B) {
 		in := newSigstore(b)
 		r := newRegistry()

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"sync"
 	"time"
-
-	"vidimus/verifier/envelope"
 )
 
 // Blob is a signature of a file, and what came along to prove it. Nothing in it is
@@ -50,9 +48,7 @@ func VerifyBlob(message []byte, b Blob, authorities []Authority, now time.Time) 
 // that is attached.
 func (v *verification) checkMessage(e Evidence, message []byte, b Blob) Evidence {
 	a := attached{certificate: string(b.Certificate), chain: string(b.Chain), entry: string(b.Entry)}
-	if len(a.certificate)+len(a.chain) > envelope.MaxMaterialSize || len(a.entry) > envelope.MaxEntrySize {
-		a = attached{tooLarge: fmt.Sprintf("what proves it is too large: its certificate and chain may have %d bytes, its log entry %d", envelope.MaxMaterialSize, envelope.MaxEntrySize)}
-	}
+	a = a.bounded([]int{len(a.certificate), len(a.chain), len(a.entry), 0})
 	if len(b.Signature) > MaxSignatureSize {
 		return e.rejected(ReasonPayloadInvalid, fmt.Sprintf("it has more than %d bytes", MaxSignatureSize))
 	}

@@ -41,28 +41,45 @@ func (a attached) certified() bool { return a.certificate != "" || a.tooLarge !=
 // proves reports whether something is attached that may prove a time.
 func (a attached) proves() bool { return a.entry != "" || a.timestamp != "" || a.tooLarge != "" }
 
+// parts are what a has, with the limits of a bundle's.
+func (a *attached) parts() []attachedPart {
+	return []attachedPart{
+		{certificateAnnotation, &a.certificate, envelope.MaxMaterialSize}, {chainAnnotation, &a.chain, envelope.MaxMaterialSize},
+		{entryAnnotation, &a.entry, envelope.MaxEntrySize}, {timestampAnnotation, &a.timestamp, envelope.MaxStampSize},
+	}
+}
+
+type attachedPart struct {
+	name  string
+	text  *string
+	limit int
+}
+
 // readAttached reads the annotations of a layer. One that is no string is as if it were
 // not there.
 func readAttached(annotations map[string]json.RawMessage) attached {
 	var a attached
-	size := 0
-	for _, part := range []struct {
-		name  string
-		into  *string
-		limit int
-	}{
-		{certificateAnnotation, &a.certificate, envelope.MaxMaterialSize}, {chainAnnotation, &a.chain, envelope.MaxMaterialSize},
-		{entryAnnotation, &a.entry, envelope.MaxEntrySize}, {timestampAnnotation, &a.timestamp, envelope.MaxStampSize},
-	} {
+	var sizes []int
+	for _, part := range a.parts() {
 		raw := annotations[part.name]
-		if size += len(raw); len(raw) > part.limit {
-			return attached{tooLarge: fmt.Sprintf("its annotation %s has more than %d bytes", part.name, part.limit)}
-		}
-		if json.Unmarshal(raw, part.into) != nil {
-			*part.into = ""
+		sizes = append(sizes, len(raw))
+		if len(raw) <= part.limit && json.Unmarshal(raw, part.text) != nil {
+			*part.text = ""
 		}
 	}
-	if size > envelope.MaxMaterialSize {
+	return a.bounded(sizes)
+}
+
+// bounded is a, or what says why nothing of it is read; sizes are those of its parts.
+func (a attached) bounded(sizes []int) attached {
+	total := 0
+	for i, part := range a.parts() {
+		if sizes[i] > part.limit {
+			return attached{tooLarge: fmt.Sprintf("its annotation %s has more than %d bytes", part.name, part.limit)}
+		}
+		total += sizes[i]
+	}
+	if total > envelope.MaxMaterialSize {
 		return attached{tooLarge: fmt.Sprintf("its annotations have more than %d bytes", envelope.MaxMaterialSize)}
 	}
 	return a
