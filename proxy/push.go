@@ -351,7 +351,8 @@ func (p *pushed) putSigned(ctx context.Context) error {
 	return p.putTag(ctx)
 }
 
-// signed makes the signatures. Whatever goes wrong, the client can try again.
+// signed makes the signatures. Whatever goes wrong, the client can try again, but for
+// what is in the way.
 func signed(ctx context.Context, key Signer, request SignRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, signTime)
 	defer cancel()
@@ -360,6 +361,11 @@ func signed(ctx context.Context, key Signer, request SignRequest) error {
 		return nil
 	}
 	err = fmt.Errorf("sign: %w", err)
+	if b, ok := errors.AsType[Blocked](err); ok {
+		e := conflict("the tag " + printable(b.BlockedBy()) + " holds what no signature can be added to, so that the tag was not put: remove it at the upstream, then push again")
+		e.Err = err
+		return e
+	}
 	return unavailable("what was pushed could not be signed, so that the tag was not put; the same push again will", retryAfter(err), err)
 }
 

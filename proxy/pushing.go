@@ -70,6 +70,13 @@ type Signer interface {
 	Sign(ctx context.Context, request SignRequest) error
 }
 
+// Blocked is what a Signer's error may be: a tag of the repository holds what no
+// signature can be added to, and will until somebody removes it.
+type Blocked interface {
+	error
+	BlockedBy() string // the tag
+}
+
 // SignRequest is what a Signer signs.
 type SignRequest struct {
 	Repository  string // canonical

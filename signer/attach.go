@@ -32,6 +32,22 @@ const (
 	maxPause = 2 * time.Second
 )
 
+// HeldError says that a tag holds what nothing can be added to, and what is not
+// replaced: somebody has to look at it.
+type HeldError struct {
+	Tag string
+	Err error // completes "is not"
+}
+
+// Error tells what is held, and what it is not.
+func (e *HeldError) Error() string { return fmt.Sprintf("what is under %s is not %v", e.Tag, e.Err) }
+
+// Unwrap returns what is wrong with it.
+func (e *HeldError) Unwrap() error { return e.Err }
+
+// BlockedBy returns the tag.
+func (e *HeldError) BlockedBy() string { return e.Tag }
+
 // document is what a tag names, and several writers add to.
 type document interface {
 	// encode returns the manifest, and the config that goes with it, nil when
@@ -187,7 +203,7 @@ func (s *Signer) read(ctx context.Context, j *job) (doc document, raw []byte, er
 		return nil, nil, fmt.Errorf("read %s: %w", j.result.Tag, err)
 	}
 	if doc, err = j.addition.read(raw); err != nil {
-		return nil, nil, fmt.Errorf("what is under %s is not %w", j.result.Tag, err)
+		return nil, nil, &HeldError{j.result.Tag, err}
 	}
 	return doc, raw, nil
 }

@@ -177,3 +177,39 @@ func TestAListOfReferrersKeepsWhatItSays(t *testing.T) {
 		t.Errorf("something is lost: %s", body)
 	}
 }
+
+// What stands where the signatures belong and is none is not replaced; who pushes is
+// told of it, and not to try again.
+func TestWhatIsInTheWayOfASignatureIsNamed(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		suffix string
+		held   lying.Content
+	}{
+		"an index for signatures":     {".sig", lying.Index(lying.Image("in the way"))},
+		"an image for a list of them": {"", lying.Image("in the way")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			up := lying.Start(t)
+			up.WithoutReferrers()
+			p := newPushing(t, up)
+			image := lying.Image("pushed")
+			tag := lying.FallbackTag(image.Digest()) + test.suffix
+			up.Push("acme/web", test.held, tag)
+			response, text := p.image("local/acme/web", image, "v1")
+			if response.StatusCode != http.StatusConflict || !strings.Contains(text, "the tag "+tag+" holds") || response.Header.Get("Retry-After") != "" {
+				t.Errorf("%d %s", response.StatusCode, text)
+			}
+			if body, _, _ := up.Manifest("acme/web", tag); !bytes.Equal(body, test.held.Body) {
+				t.Error("it is replaced")
+			}
+			if slices.Contains(up.Tags("acme/web"), "v1") {
+				t.Error("the tag is there")
+			}
+			up.DeleteTag("acme/web", tag)
+			p.created(p.image("local/acme/web", image, "v1"))
+			p.neverUnsigned("acme/web", image)
+		})
+	}
+}
