@@ -140,9 +140,10 @@ func TestHelmPushesCharts(t *testing.T) {
 }
 
 // What cosign pushes that is no evidence is signed like any image; what is evidence
-// stays as it is.
+// stays as it is. cosign copy puts the image under the tag of its digest, too, which
+// is free where the upstream lists referrers by itself.
 func TestCosignPushesThroughTheProxy(t *testing.T) {
-	w := newPushWorld(t)
+	w := newPushWorldBefore(t, lying.Start(t).Host)
 	source := real.StartDistribution(t)
 	image := real.Busybox(t, real.OCI, "copied by cosign")
 	real.Push(t, source, "from/one", image, "v1")

@@ -25,7 +25,12 @@ type pushWorld struct {
 
 func newPushWorld(t *testing.T) *pushWorld {
 	t.Helper()
-	w := &pushWorld{T: t, registry: real.StartDistribution(t), keys: newKeyPair(t)}
+	return newPushWorldBefore(t, real.StartDistribution(t))
+}
+
+func newPushWorldBefore(t *testing.T, registry string) *pushWorld {
+	t.Helper()
+	w := &pushWorld{T: t, registry: registry, keys: newKeyPair(t)}
 	w.proxy = real.StartVidimus(t, built(t, racing), real.Dir(t), fmt.Sprintf(`
 upstreams: {local: {url: "http://%s"}}
 authorities: {release: {keys: [%q], signer: {key: %q, passwordEnv: COSIGN_PASSWORD}}}
