@@ -165,7 +165,7 @@ func weigh(p *Policy, subject Subject, e verifier.Evidence, by []string) nearnes
 		return stranger
 	case !e.IsSignature():
 		return attested
-	case !nameHolds(p, subject, e.ClaimedName()):
+	case !nameHolds(p.named(e.KeyID()), subject, e.ClaimedName()):
 		return misnamed
 	case missingAnnotation(p, e) != "":
 		return unlabelled

@@ -135,10 +135,12 @@ type Policy struct {
 	MaxAge, MinAge time.Duration
 	Enforcement    *Enforcement // never above the ceiling; nil is the ceiling
 	Message        string       // added to a denial
+	Push           *Push        // nil: nothing can be pushed
 
 	originals []string                              // other hosts of the upstream of Remap.SignedPrefix
 	windows   map[string]map[string]verifier.Window // of the keys of required authorities, by authority and key
 	certified map[string]string                     // required authorities with identities: whose
+	signing   []string                              // ids of the keys that sign pushes, under whatever policy
 }
 
 // Exception admits digests without evidence until a moment. Its policy's deny
@@ -158,6 +160,9 @@ type Config struct {
 	Policies    []Policy
 	Exceptions  []Exception
 	Revoked     []v1.Hash
+	// SigningKeys are the ids of the keys that sign pushes under this configuration.
+	// What they sign counts only where it says it was signed.
+	SigningKeys []string
 	// Hosts are, by an upstream's name, the other registries by which its
 	// repositories are known: its URL's host, the proxy's external host with the
 	// upstream's name behind it. Signatures of an original (Remap.SignedPrefix)
@@ -242,4 +247,5 @@ type Scope struct {
 	ReadsTag    bool        // the decision depends on the tag that was asked for
 	Unverified  bool        // allow: unverified
 	Denied      bool        // no policy fits, or the one that fits denies: only an exception is served
+	Push        *Push       // nil: nothing can be pushed; not to be changed
 }

@@ -79,6 +79,8 @@ func settle(p Policy, config Config) Policy {
 	}
 	p.Require.Of = slices.Clone(p.Require.Of)
 	p.Annotations = maps.Clone(p.Annotations)
+	p.Push = p.Push.clone()
+	p.signing = slices.Clone(config.SigningKeys)
 	p.Attestations = slices.Clone(p.Attestations)
 	for i := range p.Attestations {
 		p.Attestations[i].Require.Of = slices.Clone(p.Attestations[i].Require.Of)
@@ -128,6 +130,7 @@ func (s *Set) Scope(repository string) Scope {
 		ReadsTag:    p.readsTag(),
 		Unverified:  p.AllowUnverified,
 		Denied:      p.Deny != "",
+		Push:        p.Push,
 	}
 }
 

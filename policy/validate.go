@@ -105,6 +105,7 @@ func (v *validation) policy(i int, p Policy) {
 	}
 	requires := p.Require.AtLeast != 0 || len(p.Require.Of) > 0
 	v.effect(where, p, requires)
+	v.push(where, p)
 	v.attestations(where, p)
 	if requires {
 		v.require(where, "require", p.Require)

@@ -185,6 +185,25 @@ func (c *decisionCache) keep(key decisionKey, s *standing, now time.Time) {
 	c.byID[d.ID] = s
 }
 
+// forgetDenials drops the denials of what digest names in a repository.
+func (c *decisionCache) forgetDenials(repository string, digest v1.Hash) {
+	c.forget(repository, digest, func(d policy.Decision) bool { return !d.Allowed })
+}
+
+// forget drops the decisions about what digest names in a repository that fit.
+func (c *decisionCache) forget(repository string, digest v1.Hash, fits func(policy.Decision) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, key := range c.lru.Keys() {
+		if key.repository != repository || key.digest != digest {
+			continue
+		}
+		if entry, ok := c.lru.Peek(key); ok && fits(entry.value.decision) {
+			c.lru.Remove(key)
+		}
+	}
+}
+
 // standingCost counts what a decision holds, and those that it was derived from
 // again, for it may outlast them here.
 func standingCost(key decisionKey, s *standing) int {

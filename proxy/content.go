@@ -44,7 +44,7 @@ func (v *view) held(ctx context.Context, digest v1.Hash) (*manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !delivered {
+	if !delivered || v.isGone(ctx, digest) {
 		return nil, fmt.Errorf("manifest %s in %s: %w", digest, v.name, fs.ErrNotExist)
 	}
 	return v.proxy.loadManifest(ctx, digest)
@@ -96,7 +96,11 @@ func readAtMost(r io.Reader, most int64) ([]byte, error) {
 // holds the bytes and asks all the same wants to know whether the upstream does.
 func (v *view) fetchManifest(ctx context.Context, digest v1.Hash) (*manifest, error) {
 	return flight(ctx, &v.fetches, v.name+"\x00"+digest.String(), fetchTime, func(ctx context.Context) (*manifest, error) {
-		return v.askManifest(ctx, digest.String(), nil, digest)
+		m, err := v.askManifest(ctx, digest.String(), nil, digest)
+		if err == nil {
+			v.back(ctx, digest)
+		}
+		return m, err
 	})
 }
 

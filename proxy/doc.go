@@ -16,6 +16,9 @@
 // and, when it was answered a moment ago, from ask to serve by what is kept of
 // that (warm.go).
 //
+// What is pushed goes a path of its own (push.go): authorised, relayed, checked,
+// put by its digest, signed where the policy says so, and only then tagged.
+//
 // # Trust
 //
 // An upstream, the network, the store and the index are not trusted. Bytes

@@ -20,19 +20,24 @@ import (
 
 // The codes of the distribution specification that are answered.
 var (
-	codeDenied           = errcode.ErrorCodeDenied
-	codeUnauthorized     = errcode.ErrorCodeUnauthorized
-	codeUnavailable      = errcode.ErrorCodeUnavailable
-	codeUnsupported      = errcode.ErrorCodeUnsupported
-	codeTooManyRequests  = errcode.ErrorCodeTooManyRequests
-	codeNameInvalid      = errcode.ErrorCodeNameInvalid
-	codeNameUnknown      = errcode.ErrorCodeNameUnknown
-	codeTagInvalid       = errcode.ErrorCodeTagInvalid
-	codeDigestInvalid    = errcode.ErrorCodeDigestInvalid
-	codeManifestUnknown  = errcode.ErrorCodeManifestUnknown
-	codeBlobUnknown      = errcode.ErrorCodeBlobUnknown
-	codeRangeInvalid     = errcode.ErrorCodeRangeInvalid
-	codePaginationNumber = errcode.ErrorCodePaginationNumberInvalid
+	codeDenied              = errcode.ErrorCodeDenied
+	codeUnauthorized        = errcode.ErrorCodeUnauthorized
+	codeUnavailable         = errcode.ErrorCodeUnavailable
+	codeUnsupported         = errcode.ErrorCodeUnsupported
+	codeTooManyRequests     = errcode.ErrorCodeTooManyRequests
+	codeNameInvalid         = errcode.ErrorCodeNameInvalid
+	codeNameUnknown         = errcode.ErrorCodeNameUnknown
+	codeTagInvalid          = errcode.ErrorCodeTagInvalid
+	codeDigestInvalid       = errcode.ErrorCodeDigestInvalid
+	codeManifestUnknown     = errcode.ErrorCodeManifestUnknown
+	codeBlobUnknown         = errcode.ErrorCodeBlobUnknown
+	codeManifestInvalid     = errcode.ErrorCodeManifestInvalid
+	codeManifestBlobUnknown = errcode.ErrorCodeManifestBlobUnknown
+	codeBlobUploadUnknown   = errcode.ErrorCodeBlobUploadUnknown
+	codeBlobUploadInvalid   = errcode.ErrorCodeBlobUploadInvalid
+	codeSizeInvalid         = errcode.ErrorCodeSizeInvalid
+	codeRangeInvalid        = errcode.ErrorCodeRangeInvalid
+	codePaginationNumber    = errcode.ErrorCodePaginationNumberInvalid
 )
 
 // Reasons that stand in an answer's detail beside those of a policy decision.
@@ -54,7 +59,7 @@ type Error struct {
 	Detail     *Detail
 	RetryAfter time.Duration
 	Allow      string // the Allow header of a 405
-	Size       int64  // of the content, for a 416
+	Size       int64  // of the content, for a 416; -1: not told
 	Err        error  // what caused it; for the log, not for the client
 }
 
@@ -296,7 +301,7 @@ func writeError(w http.ResponseWriter, r *http.Request, e *Error) {
 	if e.Status == http.StatusMethodNotAllowed {
 		h.Set("Allow", e.Allow)
 	}
-	if e.Status == http.StatusRequestedRangeNotSatisfiable {
+	if e.Status == http.StatusRequestedRangeNotSatisfiable && e.Size >= 0 {
 		h.Set("Content-Range", "bytes */"+strconv.FormatInt(e.Size, 10))
 	}
 	wire := errcode.Error{Code: e.Code, Message: e.Message}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -256,7 +257,8 @@ func (v *view) decide(ctx context.Context, m *manifest, tag string, a asker) (po
 		decision policy.Decision
 		err      error
 	}
-	o, err := flight(ctx, &v.deciding, key.repository+"\x00"+key.digest.Hex+"\x00"+key.tag, 2*verifier.DecisionTime, func(ctx context.Context) (outcome, error) {
+	pushed := v.pushed.Load()
+	o, err := flight(ctx, &v.deciding, key.repository+"\x00"+key.digest.Hex+"\x00"+key.tag+"\x00"+strconv.FormatUint(pushed, 10), 2*verifier.DecisionTime, func(ctx context.Context) (outcome, error) {
 		if d, ok := v.decisions.get(key, v.proxy.now()); ok {
 			return outcome{decision: d}, nil
 		}
@@ -273,7 +275,9 @@ func (v *view) decide(ctx context.Context, m *manifest, tag string, a asker) (po
 		if err != nil {
 			return outcome{d, &undecided{decision: d, err: err}}, nil
 		}
-		v.decisions.add(key, d, v.proxy.now())
+		if d.Allowed || v.pushed.Load() == pushed { // else what was pushed meanwhile might turn it
+			v.decisions.add(key, d, v.proxy.now())
+		}
 		return outcome{decision: d}, nil
 	})
 	if err != nil {
@@ -329,12 +333,8 @@ func (v *view) asEvidence(ctx context.Context, m *manifest, tag string, a asker)
 // tag. Asked for by digest, it is one when the fallback tag of a subject that
 // it is known to belong to still names it.
 func (v *view) asListing(ctx context.Context, m *manifest, subject v1.Hash, suffix string, a asker) (policy.Decision, bool, error) {
-	for _, desc := range m.manifests {
-		// made to be run; or what it lists comes along in it, or from elsewhere,
-		// and would pass no gate of its own
-		if desc.Platform != nil || desc.Data != nil || len(desc.URLs) > 0 {
-			return policy.Decision{}, false, nil
-		}
+	if !m.isListing() {
+		return policy.Decision{}, false, nil
 	}
 	if !isZero(subject) {
 		if suffix != "" || subject == m.digest {

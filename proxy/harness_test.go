@@ -35,6 +35,7 @@ type settings struct {
 	requireRecord bool
 	quiet         bool // no log: for benchmarks
 	prefetch      bool
+	uploadKey     []byte
 	hub           *lying.Registry // what docker.io is; nil: a registry of its own
 
 	client   func(config *upstream.Config)                      // changes the upstreams' clients
@@ -116,6 +117,7 @@ func (w *world) start() {
 	}
 	w.proxy, err = proxy.New(proxy.Config{
 		Store: held, Index: known, Recorder: w.records, Metrics: w.metrics, Now: w.clock.now, Logger: logger, Prefetch: w.settings.prefetch,
+		UploadKey: w.settings.uploadKey, Settle: time.Millisecond,
 	}, w.revision("one"))
 	if err != nil {
 		w.t.Fatal(err)
@@ -194,7 +196,7 @@ func (w *world) registered(name string, registry *lying.Registry) proxy.Register
 	if w.settings.origin != nil {
 		origin = w.settings.origin(name, client)
 	}
-	return proxy.Registered{Upstream: origin, URLHost: registry.Host, Scarce: client.Scarce}
+	return proxy.Registered{Upstream: origin, URLHost: registry.Host, Scarce: client.Scarce, Push: client}
 }
 
 func onDisk(w *world, s *settings) { s.directory = w.t.TempDir() }

@@ -173,7 +173,8 @@ type Recorder interface {
 type Record struct {
 	ID          string          `json:"id"`
 	Time        time.Time       `json:"time"`
-	Decision    string          `json:"decision"` // allowed | denied | inconclusive
+	Action      string          `json:"action,omitempty"` // push or delete; empty: a pull, or what looks for one
+	Decision    string          `json:"decision"`         // allowed | denied | inconclusive
 	Reason      string          `json:"reason,omitempty"`
 	Explained   string          `json:"explained,omitempty"`
 	Hint        string          `json:"hint,omitempty"`
@@ -220,6 +221,12 @@ type Registered struct {
 	Upstream Upstream
 	URLHost  string   // host[:port] of its URL: another name that signatures may use
 	Hosts    []string // values of the Host header that mean it
+
+	// Push is Upstream for what is pushed; nil: nothing can be.
+	Push Pushable
+	// Signers sign what is pushed there, by the authority's name. One that is
+	// missing has no key at the moment.
+	Signers map[string]Signer
 
 	// Scarce reports whether the upstream said of late that almost nothing is
 	// left of its rate limit; it lapses by itself. Nil never does.

@@ -28,7 +28,7 @@ func listingName(digest v1.Hash) string { return "referrers:" + digest.String() 
 // the upstream cannot be asked.
 func (v *view) askReferrers(ctx context.Context, digest v1.Hash) (listing, error) {
 	name := listingName(digest)
-	return flight(ctx, &v.fetches, "referrers\x00"+v.tagKey(name), fetchTime, func(ctx context.Context) (listing, error) {
+	return flight(ctx, &v.fetches, "referrers\x00"+v.tagKey(name)+v.sincePush(), fetchTime, func(ctx context.Context) (listing, error) {
 		asked := v.proxy.now()
 		found, err := v.registered.Upstream.Referrers(ctx, v.repository, digest, "")
 		cut := err != nil && len(found) > 0

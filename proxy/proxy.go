@@ -31,6 +31,18 @@ type Config struct {
 	// Prefetch has what a manifest references fetched as soon as there may be a
 	// signature for it, before a client asks.
 	Prefetch bool
+	// UploadKey seals the uploads that clients go on with. Replicas that share it
+	// take over from one another. Nil is a random one, and uploads do not outlive
+	// the process.
+	UploadKey []byte
+	// Locks are those that what signs pushes uses as well. Nil: nobody does.
+	Locks *Locks
+	// Merge joins signature artifacts. Nil: what would take the place of others'
+	// signatures is refused.
+	Merge Merge
+	// Settle is how long after a tag of signatures was written it is looked at
+	// again. Zero is one second.
+	Settle time.Duration
 }
 
 // Proxy serves the registry API. It is safe for concurrent use.
@@ -47,6 +59,13 @@ type Proxy struct {
 	prefetches *prefetcher // nil: nothing is fetched ahead
 	current    atomic.Pointer[live]
 
+	sealer  sealer
+	uploads uploadsUnderWay
+	pushing chan struct{} // a place for each manifest that is being pushed
+	locks   *Locks
+	merge   Merge
+	settle  time.Duration
+
 	background tasks
 	observing  chan struct{} // a place for each verification that nobody waits for
 	keeping    chan struct{} // a place for each small content that is being stored
@@ -58,9 +77,12 @@ type live struct {
 	proxy     *Proxy
 	byHost    map[string]string
 	decisions *decisionCache
-	deciding  singleflight.Group
-	fetches   singleflight.Group
-	blobs     singleflight.Group
+	// pushed counts what was pushed that decisions may depend on. What was asked
+	// before does not answer who asks after.
+	pushed   atomic.Uint64
+	deciding singleflight.Group
+	fetches  singleflight.Group
+	blobs    singleflight.Group
 	*memories
 }
 
@@ -75,6 +97,7 @@ func New(config Config, revision *Revision) (*Proxy, error) {
 		manifests: newManifestCache(),
 		observing: make(chan struct{}, maxObserving),
 		keeping:   make(chan struct{}, maxKeeping),
+		pushing:   make(chan struct{}, maxPushing),
 	}
 	p.index = attentive{config.Index, p}
 	if p.logger == nil {
@@ -85,6 +108,16 @@ func New(config Config, revision *Revision) (*Proxy, error) {
 	}
 	if p.now == nil {
 		p.now = time.Now
+	}
+	if p.locks, p.merge, p.settle = config.Locks, config.Merge, config.Settle; p.locks == nil {
+		p.locks = new(Locks)
+	}
+	if p.settle == 0 {
+		p.settle = time.Second
+	}
+	var err error
+	if p.sealer, err = newSealer(config.UploadKey); err != nil {
+		return nil, err
 	}
 	if config.Prefetch {
 		p.prefetches = newPrefetcher()

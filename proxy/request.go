@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -125,6 +126,11 @@ func (q *request) serve() error {
 	if q.query.Has("ns") {
 		q.w.Header().Set("Oci-Namespace", q.query.Get("ns"))
 	}
+	if q.changes() {
+		v := q.view(at)
+		q.name = v.name
+		return q.push(v)
+	}
 	if q.route.endpoint == endpointManifest && q.pulls {
 		if a, m := q.again(at); a != nil {
 			q.name, q.id = a.name, a.id
@@ -149,27 +155,49 @@ func (q *request) serve() error {
 	}
 }
 
-// refuseMethod refuses what only reads do not: everything but GET and HEAD, and
-// everything about uploads, for which Allow is empty (RFC 9110, section 10.2.1).
+// refuseMethod refuses the methods that the endpoint does not know.
 func (q *request) refuseMethod() error {
-	read := q.r.Method == http.MethodGet || q.r.Method == http.MethodHead
-	if read && q.route.endpoint != endpointUpload {
+	allowed := q.route.methods()
+	if slices.Contains(allowed, q.r.Method) {
 		return nil
 	}
-	const pushing = "pushing through Vidimus is not supported yet: push to the upstream registry"
-	e := &Error{Status: http.StatusMethodNotAllowed, Code: codeUnsupported, Allow: "GET, HEAD"}
-	content := q.route.endpoint == endpointManifest || q.route.endpoint == endpointBlob
-	switch method := q.r.Method; {
-	case q.route.endpoint == endpointUpload:
-		e.Allow, e.Message = "", pushing
-	case content && (method == http.MethodPut || method == http.MethodPost || method == http.MethodPatch):
-		e.Message = pushing
-	case content && method == http.MethodDelete:
-		e.Message = "deleting through Vidimus is not supported"
+	e := &Error{Status: http.StatusMethodNotAllowed, Code: codeUnsupported, Allow: strings.Join(allowed, ", ")}
+	switch q.route.endpoint {
+	case endpointBlob:
+		e.Message = "a blob can only be read: it goes when no manifest references it any more"
+	case endpointUpload:
+		e.Message = "method " + printable(q.r.Method) + " is not supported for an upload that has this path"
 	default:
-		e.Message = "method " + printable(method) + " is not supported"
+		e.Message = "method " + printable(q.r.Method) + " is not supported"
 	}
 	return e
+}
+
+// methods are those that the endpoint knows.
+func (r route) methods() []string {
+	switch {
+	case r.endpoint == endpointManifest:
+		return []string{http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete}
+	case r.endpoint == endpointUpload && r.session == "":
+		return []string{http.MethodPost}
+	case r.endpoint == endpointUpload:
+		return []string{http.MethodGet, http.MethodPatch, http.MethodPut, http.MethodDelete}
+	}
+	return []string{http.MethodGet, http.MethodHead}
+}
+
+// readMethods is the Allow header where nothing can be pushed. Of uploads nothing is
+// allowed then, and that is said (RFC 9110, section 10.2.1).
+func readMethods(e endpoint) string {
+	if e == endpointUpload {
+		return ""
+	}
+	return "GET, HEAD"
+}
+
+// changes reports whether the request is one of a push.
+func (q *request) changes() bool {
+	return q.route.endpoint == endpointUpload || q.r.Method != http.MethodGet && q.r.Method != http.MethodHead
 }
 
 // asker describes the request for records and sentences.

@@ -39,6 +39,8 @@ type route struct {
 	digest v1.Hash
 	// reference is what stood in the path, the tag or the digest.
 	reference string
+	// session is set for an upload that is gone on with.
+	session string
 }
 
 // parseRoute parses an escaped path. The name is checked for its characters
@@ -75,6 +77,8 @@ func parseRoute(path string) (route, error) {
 		}
 	case endpointBlob, endpointReferrers:
 		r.digest, err = parseDigest(reference)
+	case endpointUpload:
+		r.session, reference = reference, "" // which stands in no log
 	}
 	if r.tag != "" || err == nil {
 		r.reference = reference
@@ -91,7 +95,7 @@ func splitRoute(path string) (route, string) {
 		return route{endpoint: endpointTags, name: name}, ""
 	}
 	if name, session, ok := cutLast(path, "/blobs/uploads/"); ok && !strings.Contains(session, "/") {
-		return route{endpoint: endpointUpload, name: name}, ""
+		return route{endpoint: endpointUpload, name: name}, session
 	}
 	if name, ok := strings.CutSuffix(path, "/blobs/uploads"); ok {
 		return route{endpoint: endpointUpload, name: name}, ""

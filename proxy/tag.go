@@ -150,7 +150,7 @@ func briefly[T any](ctx context.Context, v *view, name string, insist bool, ask 
 // askTag asks the upstream what tag names, once for all who ask at the same time
 // for one confirmed within maxAge, and goes on when they leave.
 func (v *view) askTag(ctx context.Context, tag string, maxAge time.Duration) (*manifest, error) {
-	return flight(ctx, &v.fetches, v.tagKey(tag)+"\x00"+maxAge.String(), fetchTime, func(ctx context.Context) (*manifest, error) {
+	return flight(ctx, &v.fetches, v.tagKey(tag)+"\x00"+maxAge.String()+v.sincePush(), fetchTime, func(ctx context.Context) (*manifest, error) {
 		held, age := v.lastTagged(ctx, tag)
 		if held != nil && age < maxAge {
 			return held, nil // others have just asked

@@ -47,7 +47,9 @@ func (q *request) unadmitted(ctx context.Context, v *view, m *manifest, d policy
 // repository, or push for a request that is answered with headers alone.
 func (q *request) rightToUnadmitted(repository string, rights ...access.Action) (access.Action, bool) {
 	if q.Access == nil {
-		return "", false // nobody is known who could have a right of his own
+		// nobody is known who could have a right of his own, but everybody may push
+		// where anything can be
+		return access.Push, q.r.Method == http.MethodHead && q.Gate.Scope(repository).Push != nil
 	}
 	for _, right := range rights {
 		if q.may(repository, right) {

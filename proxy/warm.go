@@ -140,6 +140,18 @@ func (x *answers) hear(key answerKey) {
 	x.lru.Remove(key)
 }
 
+// forget drops the answers with a manifest of a repository.
+func (x *answers) forget(at place, digest v1.Hash) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.heard.Add(1)
+	for _, key := range x.lru.Keys() {
+		if entry, ok := x.lru.Peek(key); ok && key.place == at && entry.value.digest == digest {
+			x.lru.Remove(key)
+		}
+	}
+}
+
 // attentive is an Index that tells the short path of what becomes of tags,
 // whoever sets them.
 type attentive struct {

@@ -30,8 +30,8 @@ func layerOf(t *testing.T, subject v1.Hash, what string) Addition {
 	}
 }
 
-// imageOf is an image of just what an addition is of.
-func imageOf(t *testing.T, a Addition) document {
+// imageWith is an image of just what an addition is of.
+func imageWith(t *testing.T, a Addition) document {
 	t.Helper()
 	a.Exact = nil
 	add, err := new(Signer).descriptors(a)
@@ -83,7 +83,7 @@ func TestAnExactImageIsWrittenToTheByteOnceAndMergedElse(t *testing.T) {
 		reg := newTestRegistry()
 		subject := reg.image(t, "v1")
 		a := layerOf(t, subject, "theirs")
-		exact, config, err := imageOf(t, a).encode()
+		exact, config, err := imageWith(t, a).encode()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +151,7 @@ func TestWhatWasAddedAndOverwrittenIsAddedAgain(t *testing.T) {
 				return nil
 			}
 			done = true // another writer, which read before we wrote
-			manifest, _, err := imageOf(t, other).encode()
+			manifest, _, err := imageWith(t, other).encode()
 			if err != nil {
 				return err
 			}

@@ -86,7 +86,7 @@ func (s *Signer) attachAll(ctx context.Context, jobs []*job) error {
 		if len(pending) == 0 {
 			return nil
 		}
-		if err := pause(ctx, settleTime(pending)); err != nil {
+		if err := pause(ctx, settleTime(pending, s.settle)); err != nil {
 			return fmt.Errorf("written, but not seen to have stayed: %w", err)
 		}
 		if err := each(ctx, pending, s.settled); err != nil {
@@ -110,8 +110,8 @@ func writtenOf(jobs []*job) []*job {
 
 // settleTime is longer than the time within which another writer, as fast as
 // this one, can still overwrite what this one wrote.
-func settleTime(jobs []*job) time.Duration {
-	settle := SettleFloor
+func settleTime(jobs []*job, floor time.Duration) time.Duration {
+	settle := floor
 	for _, j := range jobs {
 		settle = max(settle, settleWindows*j.window)
 	}

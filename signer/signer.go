@@ -1,12 +1,14 @@
 package signer
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -94,6 +96,10 @@ type Config struct {
 	// instead of OCI's, for registries that take nothing else. An image that
 	// exists keeps its own.
 	DockerMediaTypes bool
+
+	// Settle is the shortest time after which a write is looked at again; zero
+	// is SettleFloor. Less is for who knows that nobody else writes.
+	Settle time.Duration
 }
 
 // A Signer signs manifests with one key and attaches the signatures. It is
@@ -106,6 +112,7 @@ type Signer struct {
 	prover           Prover
 	locker           Locker
 	dockerMediaTypes bool
+	settle           time.Duration
 }
 
 // New returns a Signer, or an error when the configuration has no registry or
@@ -129,7 +136,7 @@ func New(c Config) (*Signer, error) {
 			return nil, fmt.Errorf("signer: formats %v: want each of tag and bundle once at most", formats)
 		}
 	}
-	return &Signer{c.Registry, c.Key, formats, c.Chain, c.Prover, c.Locker, c.DockerMediaTypes}, nil
+	return &Signer{c.Registry, c.Key, formats, c.Chain, c.Prover, c.Locker, c.DockerMediaTypes, cmp.Or(c.Settle, SettleFloor)}, nil
 }
 
 // Request asks for one signature, or one attestation.

@@ -96,6 +96,7 @@ type authorityConfig struct {
 	TrustedRoot     rootConfig // none: that of all
 	PrivatePKI      bool
 	TransparencyLog bool
+	Signer          *signerConfig // nil: it signs no pushes
 }
 
 type policyConfig struct {
@@ -113,7 +114,8 @@ type policyConfig struct {
 	Message      string
 	Allow        bool // unverified
 	Deny         string
-	Scope        string // of the included file that it stands in; "" is everywhere
+	Push         *pushConfig // nil: nothing can be pushed
+	Scope        string      // of the included file that it stands in; "" is everywhere
 }
 
 type signedAsConfig struct {

@@ -29,10 +29,13 @@ type revision struct {
 	passwords *access.Passwords // nil: there are no users
 }
 
-// observers are told what the parts do. Each may be nil.
+// observers are told what the parts do, and what they share with others. Each may
+// be nil.
 type observers struct {
 	Upstream func(name string) func(status string, remaining int)
 	Decision func(d policy.Decision, took time.Duration)
+	Locks    *proxy.Locks  // which the proxy uses as well
+	Settle   time.Duration // of what signs; zero is its default
 	// Everything is for one who explains: decisions show evidence that they did not need.
 	Everything bool
 }
@@ -63,7 +66,9 @@ func (l *loaded) build(o observers, suspended map[string]string, old *revision) 
 	if err := r.connect(o, old); err != nil {
 		return nil, err
 	}
-	r.Proxy = r.proxyRevision()
+	if r.Proxy, err = r.proxyRevision(o); err != nil {
+		return nil, err
+	}
 	return r, r.control(old)
 }
 
@@ -106,7 +111,7 @@ func (r *revision) connect(o observers, old *revision) error {
 	return nil
 }
 
-func (r *revision) proxyRevision() *proxy.Revision {
+func (r *revision) proxyRevision(o observers) (*proxy.Revision, error) {
 	p := &proxy.Revision{
 		ID:              r.ID,
 		Upstreams:       make(map[string]proxy.Registered),
@@ -119,10 +124,16 @@ func (r *revision) proxyRevision() *proxy.Revision {
 	}
 	for _, u := range r.Upstreams {
 		client := r.Clients[u.Name]
-		p.Upstreams[u.Name] = proxy.Registered{Upstream: client, URLHost: u.URLHost, Hosts: u.Hosts, Scarce: client.Scarce}
+		signers, err := r.signersOf(u.Name, client, o, r.Suspended)
+		if err != nil {
+			return nil, err
+		}
+		p.Upstreams[u.Name] = proxy.Registered{
+			Upstream: client, URLHost: u.URLHost, Hosts: u.Hosts, Scarce: client.Scarce, Push: client, Signers: signers,
+		}
 	}
 	p.ExternalHost = r.externalHost()
-	return p
+	return p, nil
 }
 
 // externalHost is host[:port] of http.externalURL, or empty.

@@ -24,8 +24,9 @@ type loaded struct {
 	Policy    policy.Config
 	TLS       *tls.Config // nil: the registry API is not encrypted
 	Upstreams []upstreamSettings
-	Access    *access.Config // nil: whoever reaches the registry API may pull
-	Warnings  faults         // what holds, and is likely not meant
+	Access    *access.Config        // nil: whoever reaches the registry API may pull
+	Warnings  faults                // what holds, and is likely not meant
+	Signers   map[string]signingKey // of the authorities that sign pushes, by name
 
 	sum     [32]byte // of everything that was read
 	watched watched
@@ -55,7 +56,9 @@ func judge(g gathered, now time.Time) (*loaded, error) {
 	j.access()
 	j.openness()
 	j.authorities()
+	j.signers()
 	j.policies()
+	j.pushes()
 	j.scopes()
 	j.rules()
 	if err := j.faults.sorted().err(); err != nil {

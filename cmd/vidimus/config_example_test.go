@@ -64,6 +64,7 @@ func TestExampleShowsEveryKeyAndItsDefault(t *testing.T) {
 var explainedInProse = map[string]bool{
 	"exceptions.*.match": true, "exceptions.*.digests": true, "exceptions.*.until": true, "exceptions.*.reason": true,
 	"include.*.files": true, "include.*.scope": true,
+	"authorities.*.signer": true, "authorities.*.signer.key": true, "authorities.*.signer.passwordFile": true, "authorities.*.signer.passwordEnv": true,
 	"auth.access": true, "auth.access.*.subjects": true, "auth.access.*.match": true, "auth.access.*.actions": true,
 }
 

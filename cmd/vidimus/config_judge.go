@@ -45,6 +45,7 @@ func (j *judgement) policy(p policyConfig) policy.Policy {
 		MinAge:          p.MinAge,
 		Enforcement:     p.Enforcement,
 		Message:         p.Message,
+		Push:            p.Push.rule(),
 	}
 	out.Require = j.require(p.Require)
 	out.Attestations = j.attestations(p.Attestations)

@@ -60,6 +60,11 @@ func gatherOnce(from source, lookup func(string) (string, bool)) (gathered, erro
 			r.variable(u.Value.PasswordEnv)
 		}
 	}
+	for _, a := range config.Authorities {
+		if s := a.Value.Signer; s != nil && s.PasswordEnv != "" {
+			r.variable(s.PasswordEnv)
+		}
+	}
 	return gathered{config, found, r}, nil
 }
 
@@ -84,6 +89,9 @@ func (c *Config) namedFiles() []namedFile {
 		all = append(all, namedFile{a.Value.TrustedRoot.file, open})
 		for _, k := range a.Value.Keys {
 			all = append(all, namedFile{k.file, open})
+		}
+		if s := a.Value.Signer; s != nil {
+			all = append(all, namedFile{s.Key, secret}, namedFile{s.PasswordFile, secret})
 		}
 	}
 	for _, p := range c.Policies {

@@ -66,7 +66,9 @@ func authorityShape() shape[authorityConfig] {
 			"certificates count without log and timestamp when their whole chain is valid now; trustedRoot may be PEM certificates then"),
 		key("transparencyLog", "true", boolean(), func(c *authorityConfig) *bool { return &c.TransparencyLog },
 			"certificates must be in a log where the trust root has any; without that a timestamp suffices"),
-	}, "signer", "kms")
+		key("signer", "", signerShape(), func(c *authorityConfig) **signerConfig { return &c.Signer },
+			"the private key with which pushes are signed"),
+	}, "kms")
 }
 
 // keyFile is the path of a public key. What cosign would look for elsewhere is
@@ -150,7 +152,9 @@ func policyShape() shape[policyConfig] {
 		key("enforcement", "", optional(enforcementShape()), func(c *policyConfig) **policy.Enforcement { return &c.Enforcement },
 			"what a denial does, never more than the ceiling says"),
 		key("message", `""`, plainText(), func(c *policyConfig) *string { return &c.Message }, "added to a denial"),
-	}, "immutableTags", "push")
+		key("push", "", pushShape(), func(c *policyConfig) **pushConfig { return &c.Push },
+			"unsigned, or {sign: AUTHORITY}: what becomes of what is pushed; without it nothing can be pushed"),
+	}, "immutableTags")
 }
 
 func matchShape() shape[[]string] {

@@ -133,6 +133,12 @@ func (l *loaded) policySummary(p policyConfig) string {
 	if p.Enforcement != nil && *p.Enforcement != l.Enforcement {
 		out += "; " + p.Enforcement.String()
 	}
+	if p.Push != nil {
+		out += "; pushes " + p.Push.rule().String()
+		if p.Push.Delete {
+			out += ", deletions"
+		}
+	}
 	return out
 }
 

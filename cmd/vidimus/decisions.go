@@ -299,6 +299,9 @@ func clientOf(r proxy.Record) string {
 }
 
 func outcome(r proxy.Record) string {
+	if r.Action != "" {
+		return r.Action + " " + r.Decision
+	}
 	if r.Reason != "" {
 		return r.Reason
 	}

@@ -27,9 +27,16 @@ func (r *reloader) suspendMissing(seen watched) {
 				trouble[a.Name] = why
 			}
 		}
+		if s := a.Value.Signer; s != nil && seen.files[s.Key.Name].trouble != "" {
+			trouble[signerOf(a.Name)] = seen.files[s.Key.Name].trouble
+		}
 	}
 	r.suspend(trouble)
 }
+
+// signerOf is what the signer of an authority goes by among what is suspended. No
+// authority is called so.
+func signerOf(authority string) string { return "signer of " + authority }
 
 // keyTrouble returns the authorities of the running revision whose files do
 // not hold, as reader finds them, the very keys and trust roots that it runs with, and
@@ -45,6 +52,11 @@ func keyTrouble(running *revision, reader *reader) map[string]string {
 		for n, f := range a.Value.Keys {
 			if why := withdrawn(reader, f.Name, running.Policy.Authorities[i].Keys[n]); why != "" && trouble[a.Name] == "" {
 				trouble[a.Name] = why
+			}
+		}
+		if s := a.Value.Signer; s != nil {
+			if _, err := reader.readSecret(s.Key.Name); err != nil {
+				trouble[signerOf(a.Name)] = plainError(err)
 			}
 		}
 		root := running.root(a.Value)

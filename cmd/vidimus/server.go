@@ -20,6 +20,7 @@ import (
 	"vidimus/policy"
 	"vidimus/proxy"
 	"vidimus/proxy/store"
+	"vidimus/signer"
 )
 
 // Limits of a connection. An answer has no limit as a whole, for a blob takes
@@ -54,6 +55,7 @@ type server struct {
 	proxy     *proxy.Proxy
 	metrics   *prometheus.Registry
 	listeners []listening
+	locks     proxy.Locks // of tags that signatures are written to
 	draining  atomic.Bool
 }
 
@@ -90,6 +92,7 @@ func newServer(c serverConfig) (_ *server, err error) {
 				return func(status string, remaining int) { metrics.UpstreamAnswered(name, status, remaining) }
 			},
 			Decision: func(_ policy.Decision, took time.Duration) { metrics.Verified(took) },
+			Locks:    &s.locks,
 		},
 	})
 	if err != nil {
@@ -120,6 +123,7 @@ func (s *server) open(metrics *proxy.Metrics) error {
 	}
 	s.proxy, err = proxy.New(proxy.Config{
 		Store: s.store, Index: s.store, Recorder: s.decisions, Logger: s.log, AccessLog: s.access, Metrics: metrics, Prefetch: true,
+		Locks: &s.locks, Merge: signer.Union,
 	}, running.Proxy)
 	if err != nil {
 		return err

@@ -1,9 +1,7 @@
 package lying
 
 import (
-	"bytes"
 	"encoding/json"
-	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
@@ -40,6 +38,8 @@ func (r *Registry) honest(req *http.Request, q *Request, body []byte) *Answer {
 		r.manifest(a)
 	case q.Kind == KindManifest && q.Method == http.MethodPut:
 		r.putManifest(a, body)
+	case q.Kind == KindManifest && q.Method == http.MethodDelete:
+		r.deleteManifest(a)
 	case q.Kind == KindBlob && reading:
 		r.blob(a)
 	case q.Kind == KindUpload:
@@ -173,42 +173,6 @@ func (r *Registry) putManifest(a *Answer, body []byte) {
 	if _, subject := describe(stored{mediaType, body}); subject != "" && !r.noReferrers {
 		a.Header.Set("OCI-Subject", subject)
 	}
-}
-
-// upload takes a blob in one POST, or in POST, PATCH and PUT.
-func (r *Registry) upload(a *Answer, body []byte) {
-	id := a.Request.Reference
-	switch a.Request.Method {
-	case http.MethodPost:
-		r.issued++
-		id = fmt.Sprintf("upload-%d", r.issued)
-		r.uploads[id] = body
-		a.Status = http.StatusAccepted
-	case http.MethodPatch:
-		r.uploads[id] = append(r.uploads[id], body...)
-		a.Status = http.StatusAccepted
-	case http.MethodPut:
-		r.uploads[id] = append(r.uploads[id], body...)
-	default:
-		NotFound()(a)
-		return
-	}
-	a.Header.Set("Location", "/v2/"+a.Request.Repository+"/blobs/uploads/"+id)
-	a.Header.Set("Range", fmt.Sprintf("0-%d", max(0, len(r.uploads[id])-1)))
-	digest := a.Request.Query.Get("digest")
-	if digest == "" {
-		return
-	}
-	content := r.uploads[id]
-	delete(r.uploads, id)
-	if Digest(content).String() != digest {
-		Status(http.StatusBadRequest)(a)
-		return
-	}
-	r.repo(a.Request.Repository).blobs[digest] = bytes.Clone(content)
-	a.Status = http.StatusCreated
-	a.Header.Set("Location", "/v2/"+a.Request.Repository+"/blobs/"+digest)
-	a.Header.Set("Docker-Content-Digest", digest)
 }
 
 // next adds the Link to the next page.

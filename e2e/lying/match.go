@@ -104,6 +104,7 @@ type Lie struct {
 	faults   []Fault
 	seen     int
 	stopped  bool
+	prevents bool
 }
 
 // Lie changes the answers to the requests that match from now on.
@@ -112,6 +113,16 @@ func (r *Registry) Lie(match Match, faults ...Fault) *Lie {
 	defer r.mu.Unlock()
 	lie := &Lie{registry: r, match: match, faults: faults}
 	r.lies = append(r.lies, lie)
+	return lie
+}
+
+// Prevent is Lie for requests that are not even acted upon: they change nothing, and
+// the faults make the answer, of which 500 is the default.
+func (r *Registry) Prevent(match Match, faults ...Fault) *Lie {
+	lie := r.Lie(match, faults...)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	lie.prevents = true
 	return lie
 }
 
@@ -129,11 +140,11 @@ func (r *Registry) BeHonest() {
 	r.lies = nil
 }
 
-// faults returns what the lies do to the answer to q, and counts it.
-func (r *Registry) faults(q Request) []Fault {
+// faults returns what the lies do to the answer to q, and counts it. prevented tells
+// that q is not acted upon.
+func (r *Registry) faults(q Request) (faults []Fault, prevented bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var faults []Fault
 	for _, lie := range r.lies {
 		if lie.stopped || !lie.match.fits(q) {
 			continue
@@ -141,9 +152,10 @@ func (r *Registry) faults(q Request) []Fault {
 		lie.seen++
 		if lie.seen >= lie.match.from && (lie.match.to == 0 || lie.seen <= lie.match.to) {
 			faults = append(faults, lie.faults...)
+			prevented = prevented || lie.prevents
 		}
 	}
-	return faults
+	return faults, prevented
 }
 
 // text returns a digest as text, the zero one as "".

@@ -261,8 +261,14 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	record := r.record(req)
-	answer := r.honest(req, record, body)
-	for _, fault := range r.faults(answer.Request) {
+	faults, prevented := r.faults(*record)
+	answer := &Answer{Request: *record, Header: http.Header{}, Length: LengthOfBody, Cut: -1}
+	if prevented {
+		Status(http.StatusInternalServerError)(answer)
+	} else {
+		answer = r.honest(req, record, body)
+	}
+	for _, fault := range faults {
 		fault(answer)
 	}
 	answer.notModified()

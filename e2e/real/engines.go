@@ -134,6 +134,12 @@ func HostsTOML(url string) string {
 	return fmt.Sprintf("server = %q\n\n[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n", url, url)
 }
 
+// Command runs ctr with arguments.
+func (c *Containerd) Command(tb testing.TB, args ...string) Result {
+	tb.Helper()
+	return c.run(tb, args...)
+}
+
 func (c *Containerd) run(tb testing.TB, args ...string) Result {
 	tb.Helper()
 	return Run(tb, Command{Path: c.client, Args: append([]string{"--address", c.socket}, args...)})
@@ -202,6 +208,12 @@ func RegistriesConf(upstream, addr string) string {
 }
 
 func (p *Podman) Name() string { return "podman" }
+
+// Command runs podman with its configuration and arguments.
+func (p *Podman) Command(tb testing.TB, args ...string) Result {
+	tb.Helper()
+	return p.run(tb, args...)
+}
 
 func (p *Podman) run(tb testing.TB, args ...string) Result {
 	tb.Helper()

@@ -11,7 +11,7 @@ import (
 )
 
 // authenticator answers the challenges of one upstream. It keeps the challenge
-// of each repository, so that the next request brings its answer along, and
+// of each repository and right, so that the next request brings its answer along, and
 // tokens until they expire; both are bounded, for clients choose repositories.
 type authenticator struct {
 	realms      realms
@@ -25,7 +25,7 @@ type authenticator struct {
 
 	mu         sync.Mutex
 	last       challenge // the latest of any repository; zero: none yet
-	challenges map[string]challenge
+	challenges map[need]challenge
 	tokens     map[tokenKey]token
 }
 
@@ -50,12 +50,12 @@ type authorization struct {
 	cached bool // a token from an earlier request: it may have been revoked
 }
 
-// prepare returns what to send with a request about repository, as far as a
+// prepare returns what to send with a request that wants to do this, as far as a
 // challenge is known. answering tells that this very request was challenged:
 // only then is it an error to have nothing to answer with, for one repository
 // may be open to everyone while another is not, and so may this one be by now.
-func (a *authenticator) prepare(ctx context.Context, repository string, answering bool) (authorization, error) {
-	ask, known := a.challengeFor(repository)
+func (a *authenticator) prepare(ctx context.Context, wants need, answering bool) (authorization, error) {
+	ask, known := a.challengeFor(wants)
 	if !known {
 		return authorization{}, nil
 	}
@@ -63,7 +63,7 @@ func (a *authenticator) prepare(ctx context.Context, repository string, answerin
 	if err == nil {
 		return used, nil
 	}
-	a.forgetChallenge(repository)
+	a.forgetChallenge(wants)
 	e, ok := errors.AsType[*Error](err)
 	if answering || !ok || e.kind == KindUnavailable || e.kind == KindRateLimited || e.kind == KindTLS {
 		return authorization{}, err
@@ -105,8 +105,8 @@ func (a *authenticator) answer(ctx context.Context, ask challenge) (authorizatio
 
 // rejected takes note of a 401 in answer to used, and returns an error when
 // another try makes no sense.
-func (a *authenticator) rejected(repository string, used authorization, header http.Header) error {
-	ask, ok := pickChallenge(header, repository)
+func (a *authenticator) rejected(wants need, used authorization, header http.Header) error {
+	ask, ok := pickChallenge(header, wants)
 	if !ok {
 		return fault(KindUnauthorized, "401 without a challenge that is understood")
 	}
@@ -116,7 +116,7 @@ func (a *authenticator) rejected(repository string, used authorization, header h
 		delete(a.tokens, used.key)
 	}
 	a.last = ask
-	a.challenges = remember(a.challenges, repository, ask)
+	a.challenges = remember(a.challenges, wants, ask)
 	if used.header != "" && !used.cached && used.key.challenge == ask {
 		if used.key.identity == (Credential{}).identity() {
 			return fault(KindUnauthorized, "401, and no credentials are configured")
@@ -126,21 +126,21 @@ func (a *authenticator) rejected(repository string, used authorization, header h
 	return nil
 }
 
-func (a *authenticator) challengeFor(repository string) (challenge, bool) {
+func (a *authenticator) challengeFor(wants need) (challenge, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if ask, ok := a.challenges[repository]; ok {
+	if ask, ok := a.challenges[wants]; ok {
 		return ask, true
 	}
-	return a.last.forRepository(repository), a.last != challenge{}
+	return a.last.forNeed(wants), a.last != challenge{}
 }
 
-// forgetChallenge makes the next request for repository ask anew, for the token
-// host may have moved.
-func (a *authenticator) forgetChallenge(repository string) {
+// forgetChallenge makes the next request that wants to do this ask anew, for the
+// token host may have moved.
+func (a *authenticator) forgetChallenge(wants need) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.challenges, repository)
+	delete(a.challenges, wants)
 	a.last = challenge{}
 }
 

@@ -22,8 +22,8 @@ const (
 )
 
 // pickChallenge returns the challenge to answer: bearer, or otherwise basic.
-// repository is what the request was about.
-func pickChallenge(header http.Header, repository string) (challenge, bool) {
+// wants is what the request wanted to do.
+func pickChallenge(header http.Header, wants need) (challenge, bool) {
 	var parsed []parsedChallenge
 	for _, value := range header.Values("WWW-Authenticate") {
 		parsed = append(parsed, parseChallenges(value)...)
@@ -37,7 +37,7 @@ func pickChallenge(header http.Header, repository string) (challenge, bool) {
 				scheme:  "bearer",
 				realm:   p.parameters["realm"],
 				service: p.parameters["service"],
-				scope:   pullScope(p.parameters["scope"], repository),
+				scope:   wants.scope(p.parameters["scope"]),
 			}, true
 		}
 	}
@@ -47,32 +47,68 @@ func pickChallenge(header http.Header, repository string) (challenge, bool) {
 	return challenge{}, false
 }
 
-// forRepository returns the challenge as it is expected for another repository.
-func (c challenge) forRepository(repository string) challenge {
+// forNeed returns the challenge as it is expected for another request.
+func (c challenge) forNeed(wants need) challenge {
 	if c.scheme == "bearer" {
-		c.scope = pullScope("", repository)
+		c.scope = wants.scope("")
 	}
 	return c
 }
 
-// pullScope returns the scope to ask a token for: what the registry asks for,
-// less every right on a repository but to pull. Whoever gets hold of the token
-// can then change nothing with it.
+// rights are what a request does to its repository.
+type rights int
+
+const (
+	pulls   rights = iota
+	pushes         // and pulls
+	deletes        // and pushes
+)
+
+// need is what a token has to be good for.
+type need struct {
+	repository string
+	rights     rights
+	from       string // another repository, to pull from; empty: none
+}
+
+// scope returns the scope to ask a token for: what the registry asks for, less
+// every right that this request does not need. Whoever gets hold of the token of a
+// pull can then change nothing with it, and that of a push nothing elsewhere.
 // https://distribution.github.io/distribution/spec/auth/scope/
-func pullScope(asked, repository string) string {
+func (n need) scope(asked string) string {
 	var scopes []string
 	for _, scope := range strings.Fields(asked) {
 		if at := strings.LastIndexByte(scope, ':'); strings.HasPrefix(scope, "repository") && at > strings.IndexByte(scope, ':') {
-			scope = scope[:at] + ":pull"
+			scope = scope[:at+1] + n.actions(scope[:at], scope[at+1:])
 		}
 		if !slices.Contains(scopes, scope) {
 			scopes = append(scopes, scope)
 		}
 	}
 	if len(scopes) == 0 {
-		return "repository:" + repository + ":pull"
+		own := "repository:" + n.repository
+		scopes = append(scopes, own+":"+n.actions(own, ""))
+		if n.from != "" {
+			scopes = append(scopes, "repository:"+n.from+":pull")
+		}
 	}
 	return strings.Join(scopes, " ")
+}
+
+// actions are those to ask for on resource, of which the registry asks for asked.
+func (n need) actions(resource, asked string) string {
+	if n.rights == pulls || resource != "repository:"+n.repository {
+		return "pull"
+	}
+	if n.rights == pushes {
+		return "pull,push"
+	}
+	for action := range strings.SplitSeq(asked, ",") {
+		if !slices.Contains([]string{"pull", "push", "delete", "*"}, action) {
+			return "pull,push,delete"
+		}
+	}
+	return asked
 }
 
 // parsedChallenge is one challenge of a header: scheme and parameter names in

@@ -40,7 +40,8 @@ type Error struct {
 	text       string
 	advice     string
 	retryAfter time.Duration
-	status     int   // of the answer that is not the expected one, or 0
+	status     int // of the answer that is not the expected one, or 0
+	code       string
 	transient  bool  // another try may help
 	beyond     bool  // a list that is longer than our bounds
 	cause      error // fs.ErrNotExist, io.ErrUnexpectedEOF or a context's error
@@ -68,6 +69,12 @@ func (e *Error) RetryAfter() time.Duration { return e.retryAfter }
 
 // Advice is what would mend it, or empty. Unlike the text it names no host.
 func (e *Error) Advice() string { return e.advice }
+
+// Status is that of an answer that was not the expected one, or 0.
+func (e *Error) Status() int { return e.status }
+
+// Code is the distribution specification's error code in that answer, or empty.
+func (e *Error) Code() string { return e.code }
 
 // advise adds advice to e, and returns e.
 func (e *Error) advise(format string, args ...any) *Error {
@@ -107,6 +114,7 @@ func statusFault(response *http.Response, limit int64) *Error {
 	e := &Error{status: status, text: statusText(status), retryAfter: retryAfter(response.Header)}
 	if code := errorCode(response.Body, limit); code != "" {
 		e.text += " (" + code + ")"
+		e.code = code
 	}
 	switch {
 	case status == http.StatusNotFound:
@@ -149,7 +157,7 @@ func errorCode(body io.Reader, limit int64) string {
 	}
 	code := answer.Errors[0].Code
 	if !slices.Contains([]string{
-		"BLOB_UNKNOWN", "DENIED", "DIGEST_INVALID", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_INVALID", "MANIFEST_UNKNOWN",
+		"BLOB_UNKNOWN", "BLOB_UPLOAD_INVALID", "BLOB_UPLOAD_UNKNOWN", "DENIED", "DIGEST_INVALID", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_INVALID", "MANIFEST_UNKNOWN",
 		"NAME_INVALID", "NAME_UNKNOWN", "RANGE_INVALID", "SIZE_INVALID", "TAG_INVALID", "TOOMANYREQUESTS", "UNAUTHORIZED",
 		"UNAVAILABLE", "UNKNOWN", "UNSUPPORTED",
 	}, code) {

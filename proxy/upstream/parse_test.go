@@ -45,7 +45,7 @@ func TestPickChallenge(t *testing.T) {
 		{"too many in one field", []string{strings.Repeat("Basic,", 1000)}, challenge{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, ok := pickChallenge(http.Header{"Www-Authenticate": tt.header}, "acme/web")
+			got, ok := pickChallenge(http.Header{"Www-Authenticate": tt.header}, need{repository: "acme/web"})
 			if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(challenge{})); diff != "" || ok != (tt.want != challenge{}) {
 				t.Errorf("%v (-want +got):\n%s", ok, diff)
 			}

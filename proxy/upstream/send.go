@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -10,24 +11,26 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
 const (
-	maxRedirects  = 5
-	maxTries      = 3
-	firstBackoff  = 200 * time.Millisecond // doubled for each try, and half of it left to chance
-	longestPause  = 5 * time.Second        // a longer Retry-After is left to who asked
-	maxDiscarded  = 32 << 10               // of a body that nobody reads, so that its connection is used again
-	pingAfter     = 20 * time.Second       // without a frame on an HTTP/2 connection
-	idleKept      = 90 * time.Second
-	idlePerHost   = 32 // more than a pull uses at once, or the next one dials anew
-	transportRead = 32 << 10
+	maxRedirects   = 5
+	maxTries       = 3
+	firstBackoff   = 200 * time.Millisecond // doubled for each try, and half of it left to chance
+	longestPause   = 5 * time.Second        // a longer Retry-After is left to who asked
+	maxDiscarded   = 32 << 10               // of a body that nobody reads, so that its connection is used again
+	pingAfter      = 20 * time.Second       // without a frame on an HTTP/2 connection
+	idleKept       = 90 * time.Second
+	idlePerHost    = 32 // more than a pull uses at once, or the next one dials anew
+	transportRead  = 32 << 10
+	transportWrite = 64 << 10
 )
 
-// newTransport returns the only transport of a client. It keeps no cookies, asks
+// newTransport returns a transport of a client. It keeps no cookies, asks
 // for no compression and looks at no environment.
 func newTransport(proxy func(*http.Request) (*url.URL, error), roots *x509.CertPool, dial dialFunc, timeouts Timeouts, limits Limits) *http.Transport {
 	return &http.Transport{
@@ -53,7 +56,7 @@ func newTransport(proxy func(*http.Request) (*url.URL, error), roots *x509.CertP
 	}
 }
 
-// call is one idempotent request to the upstream's API.
+// call is one request to the upstream's API, which may be sent again.
 type call struct {
 	method     string
 	repository string
@@ -61,18 +64,46 @@ type call struct {
 	query      string // encoded
 	header     http.Header
 	begun      validator // for If-Range, where it came from
+
+	// Of requests that change something. These follow no redirect.
+	rights rights
+	from   string   // the repository that is mounted from
+	at     *url.URL // instead of path and query; of the upstream's own origin
+	body   []byte
+	want   []int // the statuses that are handed on
 }
 
+func (q call) need() need { return need{q.repository, q.rights, q.from} }
+
 func (q call) url(own origin) *url.URL {
+	if q.at != nil {
+		return q.at
+	}
 	return &url.URL{Scheme: own.scheme, Host: own.authority(), Path: "/v2/" + q.repository + "/" + q.path, RawQuery: q.query}
 }
 
 // String names the call in errors, without its query.
-func (q call) String() string { return q.method + " /v2/" + q.repository + "/" + q.path }
+func (q call) String() string {
+	if q.at != nil {
+		return q.method + " /v2/" + q.repository + "/blobs/uploads/..." // what follows is a secret of the upstream's
+	}
+	return q.method + " /v2/" + q.repository + "/" + q.path
+}
+
+// reader is the body, nil when there is none.
+func (q call) reader() io.Reader {
+	if q.body == nil {
+		return nil
+	}
+	return bytes.NewReader(q.body)
+}
 
 // accepts reports whether an answer with this status is handed on. 304 answers
 // nothing but a condition, and means what it says only then.
 func (q call) accepts(status int) bool {
+	if q.want != nil {
+		return slices.Contains(q.want, status)
+	}
 	switch status {
 	case http.StatusOK, http.StatusPartialContent:
 		return true
@@ -142,7 +173,7 @@ func sleep(ctx context.Context, pause time.Duration) bool {
 // answer but a 401 of the upstream's own.
 func (c *Client) authenticated(ctx context.Context, q call) (*http.Response, error) {
 	for sent := range maxSends {
-		used, err := c.auth.prepare(ctx, q.repository, sent > 0)
+		used, err := c.auth.prepare(ctx, q.need(), sent > 0)
 		if err != nil {
 			return nil, err
 		}
@@ -157,7 +188,7 @@ func (c *Client) authenticated(ctx context.Context, q call) (*http.Response, err
 			discard(response)
 			return nil, fault(KindUnauthorized, "401 from %s, to which it redirects and which gets no credentials", clip(response.Request.URL.Host))
 		}
-		err = c.auth.rejected(q.repository, used, response.Header)
+		err = c.auth.rejected(q.need(), used, response.Header)
 		discard(response)
 		if err != nil {
 			return nil, err
@@ -172,7 +203,7 @@ func (c *Client) authenticated(ctx context.Context, q call) (*http.Response, err
 func (c *Client) follow(ctx context.Context, q call, used authorization) (response *http.Response, own bool, err error) {
 	at, u, own := c.own, q.url(c.own), true
 	for range maxRedirects + 1 {
-		request, err := http.NewRequestWithContext(ctx, q.method, u.String(), nil)
+		request, err := http.NewRequestWithContext(ctx, q.method, u.String(), q.reader())
 		if err != nil {
 			return nil, false, fault(KindMismatch, "it redirects to what is not a URL")
 		}
@@ -183,12 +214,16 @@ func (c *Client) follow(ctx context.Context, q call, used authorization) (respon
 		if q.begun.etag != "" && at == q.begun.from {
 			request.Header.Set("If-Range", q.begun.etag)
 		}
-		response, err := c.roundTrip(request)
+		response, err := c.send(c.transportFor(q.rights), request)
 		if err != nil {
 			return nil, false, err
 		}
 		if !redirects(response.StatusCode) {
 			return response, own, nil
+		}
+		if q.rights != pulls {
+			discard(response)
+			return nil, false, fault(KindRefused, "it redirects what would change it, which is not followed")
 		}
 		u, at, err = redirectTarget(u, at, response.Header.Get("Location"))
 		discard(response)
@@ -227,8 +262,21 @@ func redirectTarget(from *url.URL, at origin, location string) (*url.URL, origin
 	return u, next, nil
 }
 
-// roundTrip sends one request to wherever its URL says, if that may be dialled.
+// transportFor returns what requests with these rights go over.
+func (c *Client) transportFor(r rights) *http.Transport {
+	if r == pulls {
+		return c.transport
+	}
+	return c.writing
+}
+
+// roundTrip sends one request that changes nothing.
 func (c *Client) roundTrip(request *http.Request) (*http.Response, error) {
+	return c.send(c.transport, request)
+}
+
+// send sends one request to wherever its URL says, if that may be dialled.
+func (c *Client) send(over *http.Transport, request *http.Request) (*http.Response, error) {
 	to, err := originOf(request.URL)
 	if err == nil {
 		err = c.egress.checkURL(to)
@@ -238,7 +286,7 @@ func (c *Client) roundTrip(request *http.Request) (*http.Response, error) {
 	}
 	request.Header.Set("User-Agent", c.userAgent)
 	request.Header.Set("Accept-Encoding", "identity")
-	response, err := c.transport.RoundTrip(request)
+	response, err := over.RoundTrip(request)
 	if err != nil {
 		c.observe("error", -1)
 		return nil, transportFault(request.Context(), err)

@@ -1,4 +1,5 @@
-// Package upstream reads from one upstream registry over the distribution API.
+// Package upstream reads from one upstream registry over the distribution API, and
+// writes to it what is pushed.
 //
 // Nothing that the registry says is believed. The package bounds what it
 // receives in size, time and number, and keeps the registry's credentials to
@@ -91,7 +92,8 @@ type Timeouts struct {
 	TLS    time.Duration // one handshake; 10 s
 	Header time.Duration // from the request to the answer's header; 30 s
 	Whole  time.Duration // an answer that is held in memory, or the header of a blob, with retries, redirects and tokens; 60 s
-	Idle   time.Duration // without a byte of a blob that is being waited for; 30 s
+	Idle   time.Duration // without a byte of a blob that is being waited for, or taken; 30 s
+	Commit time.Duration // the answer to what was uploaded: a manifest, or the end of a blob, which some move then; 5 min
 }
 
 // Limits bound what the registry may send. Zero means the default.
@@ -106,7 +108,7 @@ type Limits struct {
 	Rate        int64 // bytes a second below which a blob's transfer is given up; 1 KiB
 }
 
-// Client reads from one upstream registry. It is safe for concurrent use.
+// Client speaks to one upstream registry. It is safe for concurrent use.
 type Client struct {
 	name      string
 	own       origin
@@ -116,6 +118,7 @@ type Client struct {
 	limits    Limits
 	egress    egress
 	transport *http.Transport
+	writing   *http.Transport // for what changes something: it may take longer, and takes no connection from pulls
 	auth      *authenticator
 	marks     tagMarks
 	allowance allowance
@@ -160,6 +163,10 @@ func newClient(config Config, dial dialFunc) (*Client, error) {
 		dial = c.egress.dialler(c.timeouts.Dial, config.Resolver)
 	}
 	c.transport = newTransport(config.Proxy, roots, c.breaker.guard(dial), c.timeouts, c.limits)
+	patient := c.timeouts
+	patient.Header = c.timeouts.Commit
+	c.writing = newTransport(config.Proxy, roots, c.breaker.guard(dial), patient, c.limits)
+	c.writing.WriteBufferSize = transportWrite
 	c.auth = &authenticator{
 		realms:      realms{name: config.Name, own: own, hosts: hosts},
 		credentials: config.Credentials,
@@ -173,7 +180,10 @@ func newClient(config Config, dial dialFunc) (*Client, error) {
 
 // Close closes the connections that are idle. Requests that are under way go on,
 // and the client may still be used.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.transport.CloseIdleConnections()
+	c.writing.CloseIdleConnections()
+}
 
 func parseURL(config Config) (origin, error) {
 	raw := config.URL
@@ -243,6 +253,7 @@ func (t Timeouts) withDefaults() Timeouts {
 	t.Header = orDefault(t.Header, 30*time.Second)
 	t.Whole = orDefault(t.Whole, 60*time.Second)
 	t.Idle = orDefault(t.Idle, 30*time.Second)
+	t.Commit = orDefault(t.Commit, 5*time.Minute)
 	return t
 }
 

@@ -103,7 +103,7 @@ func TestMemoryOfManyRepositoriesIsBounded(t *testing.T) {
 	header := http.Header{"Www-Authenticate": {`Bearer realm="https://a.example/token"`}}
 	for i := range 3 * maxRemembered {
 		repository := strings.Repeat("a", i%200+1) + "/" + strings.Repeat("b", i/200+1)
-		if err := a.rejected(repository, authorization{}, header); err != nil {
+		if err := a.rejected(need{repository: repository}, authorization{}, header); err != nil {
 			t.Fatal(err)
 		}
 		a.tokens = remember(a.tokens, tokenKey{challenge: a.last}, token{})

@@ -1,0 +1,439 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"vidimus/policy"
+	"vidimus/proxy/access"
+	"vidimus/verifier"
+)
+
+// A push is a short path of its own:
+//
+//	authorise  the caller (before this), and the policy's push rule
+//	relay      blobs, hashed as they pass (upload.go, relay.go, session.go)
+//	check      the manifest: one plain document, as its Content-Type and digest say
+//	put        it by digest, where no tag shows it
+//	sign       it, and what it lists, when the rule says so, and see that it stays
+//	tag        put the tag
+//
+// Whatever fails, and wherever the process dies, a tag under a rule that signs is
+// not there without its signature, and the same push again mends the rest.
+//
+// Evidence is not signed: what is proven to be it by its bytes, by digest or under
+// the tag that is made of its subject's digest. Such a tag is never replaced, only
+// added to (union.go).
+
+// push answers what changes something.
+func (q *request) push(v *view) error {
+	rule, err := v.pushRule(q.route.endpoint)
+	if err != nil {
+		return err
+	}
+	if err := q.refuseStrangers(rule); err != nil {
+		return err
+	}
+	switch {
+	case q.route.endpoint == endpointUpload:
+		return q.serveUpload(v)
+	case q.r.Method == http.MethodPut:
+		return q.putManifest(v, rule)
+	default:
+		return q.deleteManifest(v, rule)
+	}
+}
+
+// refuseStrangers refuses, where nobody has to log in, what a web page may have its
+// reader's browser send; and a push that signs unless it is for this very host.
+// Whoever reaches the port may push; but nobody should be made to.
+func (q *request) refuseStrangers(rule *policy.Push) error {
+	if q.Access != nil {
+		return nil
+	}
+	if _, from := q.r.Header["Origin"]; from {
+		return &Error{Status: http.StatusForbidden, Code: codeDenied, Message: "a push with an Origin header, as browsers send it, is refused where auth is not configured"}
+	}
+	if rule.Sign != "" && !isLoopbackHost(q.r.Host) {
+		return &Error{
+			Status: http.StatusForbidden, Code: codeDenied,
+			Message: "pushes that are signed are refused by another name than localhost where nobody has to log in: configure auth, or push to localhost",
+		}
+	}
+	return nil
+}
+
+// putManifest takes a manifest by tag or digest.
+func (q *request) putManifest(v *view, rule *policy.Push) error {
+	ctx := q.r.Context()
+	leave, err := q.proxy.enterPush(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	m, err := q.readManifest()
+	if err != nil {
+		return err
+	}
+	p := &pushed{view: v, rule: rule, manifest: m, tag: q.route.tag, asker: q.asker(), began: q.begin}
+	p.named, p.suffix, _ = subjectOfTag(p.tag)
+	if err := p.classify(ctx); err != nil {
+		return pushError(err, q.wanted())
+	}
+	if p.kind == pushedImage && !q.may(v.name, access.Push) {
+		return q.authorise(v.name, access.Push)
+	}
+	if err := p.begin(ctx); err != nil {
+		return err
+	}
+	stored, err := p.store(ctx)
+	if err != nil {
+		p.failed(ctx, err)
+		return pushError(err, q.wanted())
+	}
+	q.sendManifestStored(p, stored)
+	return nil
+}
+
+// enterPush waits until there is room for one more manifest; what waits has not been
+// read.
+func (p *Proxy) enterPush(ctx context.Context) (leave func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, pushPatience)
+	defer cancel()
+	select {
+	case p.pushing <- struct{}{}:
+		return func() { <-p.pushing }, nil
+	case <-ctx.Done():
+		return nil, &Error{
+			Status: http.StatusTooManyRequests, Code: codeTooManyRequests,
+			Message: "too many manifests are pushed through Vidimus at once", RetryAfter: retryAfterDefault,
+		}
+	}
+}
+
+// readManifest reads and checks the manifest that is pushed.
+func (q *request) readManifest() (*manifest, error) {
+	tooLarge := &Error{
+		Status: http.StatusRequestEntityTooLarge, Code: codeSizeInvalid,
+		Message: "a manifest may have at most " + strconv.Itoa(verifier.MaxManifestSize) + " bytes",
+	}
+	if q.r.ContentLength > verifier.MaxManifestSize {
+		return nil, tooLarge
+	}
+	content, err := readAtMost(q.body(), verifier.MaxManifestSize)
+	switch {
+	case errors.Is(err, errMismatch):
+		return nil, tooLarge
+	case err != nil:
+		return nil, &Error{Status: http.StatusBadRequest, Code: codeManifestInvalid, Message: "the manifest broke off", Err: err}
+	}
+	m, err := parseManifest(content, q.r.Header.Get("Content-Type"))
+	if err != nil {
+		why := strings.TrimPrefix(err.Error(), errMismatch.Error()+": ")
+		return nil, &Error{Status: http.StatusBadRequest, Code: codeManifestInvalid, Message: why, Err: err}
+	}
+	if q.route.tag == "" && m.digest != q.route.digest {
+		return nil, invalidDigest(q.route.reference, "the manifest's bytes hash to "+m.digest.String())
+	}
+	if q.Gate.Revoked(m.digest) {
+		return nil, &Error{Status: http.StatusForbidden, Code: codeDenied, Message: m.digest.String() + " is revoked: it can neither be pushed nor pulled", Reason: policy.ReasonRevoked}
+	}
+	return m, nil
+}
+
+// sendManifestStored tells what is stored, which is more than was pushed when it
+// was merged.
+func (q *request) sendManifestStored(p *pushed, stored *manifest) {
+	q.id = []string{p.id}
+	q.setID()
+	h := q.w.Header()
+	h.Set("Location", q.located("manifests/"+stored.digest.String()))
+	h["Docker-Content-Digest"] = stored.digestHeader
+	if p.manifest.subject != nil {
+		h.Set("Oci-Subject", p.manifest.subject.Digest.String())
+	}
+	h.Set("Content-Length", "0")
+	q.w.WriteHeader(http.StatusCreated)
+}
+
+// kindOfPush is what a manifest is put as.
+type kindOfPush int
+
+const (
+	pushedImage    kindOfPush = iota // signed where the rule says so
+	pushedEvidence                   // proven by its bytes
+	pushedListing                    // a list of referrers under the fallback tag
+)
+
+// pushed is a manifest on its way to the upstream.
+type pushed struct {
+	*view
+	*manifest
+	rule   *policy.Push
+	tag    string // empty: by digest
+	named  v1.Hash
+	suffix string // of a tag that is made of the digest named
+	kind   kindOfPush
+	about  v1.Hash // the subject of evidence
+	asker  asker
+	began  time.Time
+	id     string
+}
+
+// classify finds out what is pushed, from its bytes and never from its name alone.
+func (p *pushed) classify(ctx context.Context) error {
+	lists, err := p.listsReferrers(ctx)
+	switch {
+	case err != nil:
+		return err
+	case lists:
+		p.kind, p.about = pushedListing, p.named
+	case p.tag == "" || !isZero(p.named):
+		subject, err := p.subjectOf(ctx, p.manifest, p.named)
+		if err != nil {
+			return err
+		}
+		if !isZero(subject) {
+			p.kind, p.about = pushedEvidence, subject
+		}
+	}
+	if p.kind == pushedImage && holdsSignatures(p.suffix) {
+		return &Error{
+			Status: http.StatusBadRequest, Code: codeManifestInvalid,
+			Message: "a tag that ends in " + p.suffix + " holds signatures and attestations of the manifest that it names, and what is pushed is none of it",
+		}
+	}
+	return nil
+}
+
+// listsReferrers reports whether the manifest is a list of referrers under the tag
+// for it: all that it lists and that is there says that it refers to the subject.
+func (p *pushed) listsReferrers(ctx context.Context) (bool, error) {
+	if isZero(p.named) || p.suffix != "" || p.named == p.digest || !p.manifest.isListing() || len(p.manifests) > verifier.MaxChildren {
+		return false, nil
+	}
+	for _, desc := range p.manifests {
+		if _, err := parseDigest(desc.Digest.String()); err != nil {
+			return false, nil
+		}
+		m, err := p.byDigest(ctx, desc.Digest)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		if m.subject == nil || m.subject.Digest != p.named {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// holdsSignatures reports whether tags with this suffix are added to, not replaced.
+func holdsSignatures(suffix string) bool {
+	return suffix == ".sig" || suffix == ".cosign" || suffix == ".att"
+}
+
+// isListing reports whether an index can be a list of referrers: nothing in it is
+// made to be run, or brings along what passes no gate of its own.
+func (m *manifest) isListing() bool {
+	for _, desc := range m.manifests {
+		if desc.Platform != nil || desc.Data != nil || len(desc.URLs) > 0 {
+			return false
+		}
+	}
+	return m.index
+}
+
+// store puts the manifest where it belongs, and returns what its reference names
+// then.
+func (p *pushed) store(ctx context.Context) (*manifest, error) {
+	switch {
+	case p.kind == pushedListing:
+		return p.putUnion(ctx, unionOfListings)
+	case p.kind == pushedEvidence && holdsSignatures(p.suffix):
+		return p.putUnion(ctx, p.unionOfSignatures)
+	case p.tag == "":
+		return p.manifest, p.putByDigest(ctx)
+	case p.kind == pushedImage && p.rule.Sign != "":
+		return p.manifest, p.putSigned(ctx)
+	}
+	return p.manifest, p.putTag(ctx)
+}
+
+// putByDigest stores the manifest where no tag shows it, and lists it among the
+// referrers of its subject.
+func (p *pushed) putByDigest(ctx context.Context) error {
+	listed, err := p.registered.Push.PutManifest(ctx, p.repository, p.digest.String(), string(p.mediaType), p.bytes)
+	if err != nil {
+		return err
+	}
+	if p.subject != nil && !listed {
+		if err := p.listReferrer(ctx); err != nil {
+			return err
+		}
+	}
+	p.changed(ctx)
+	return nil
+}
+
+// putTag makes the tag name the manifest. By digest it comes first where it refers
+// to a subject, whose list must have it before.
+func (p *pushed) putTag(ctx context.Context) error {
+	if p.subject != nil {
+		if err := p.putByDigest(ctx); err != nil {
+			return err
+		}
+	}
+	unlock, err := p.proxy.locks.Lock(ctx, tagLock(p.name, p.tag))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := p.sparesListing(ctx); err != nil {
+		return err
+	}
+	_, err = p.registered.Push.PutManifest(ctx, p.repository, p.tag, string(p.mediaType), p.bytes)
+	p.moved(ctx, p.tag) // also when it failed, for it may have happened
+	if err != nil {
+		return fmt.Errorf("put tag %s: %w", p.tag, err)
+	}
+	p.changed(ctx)
+	return nil
+}
+
+// sparesListing refuses to put an image where a list of referrers is, as a copy by
+// digest would that is tagged with its digest.
+func (p *pushed) sparesListing(ctx context.Context) error {
+	if isZero(p.named) || p.suffix != "" {
+		return nil
+	}
+	held, err := p.readTag(ctx, p.tag)
+	if err != nil || held == nil || !held.isListing() || held.digest == p.digest {
+		return err
+	}
+	return conflict("the tag " + p.tag + " holds the list of what refers to " + p.named.String() + ", and is not replaced by an image")
+}
+
+// putSigned stores the manifest by digest, signs it and what it lists, and only then
+// makes the tag name it.
+func (p *pushed) putSigned(ctx context.Context) error {
+	key := p.registered.Signers[p.rule.Sign]
+	if key == nil {
+		return unavailable("the key of authority "+p.rule.Sign+" that signs pushes is not available; the tag was not put, and the same push again will", retryAfterDefault, nil)
+	}
+	if err := p.putByDigest(ctx); err != nil {
+		return err
+	}
+	request, err := p.toSign(ctx)
+	if err != nil {
+		return err
+	}
+	if err := signed(ctx, key, request); err != nil {
+		return err
+	}
+	for _, subject := range request.Subjects {
+		p.forget(subject.Digest)
+	}
+	return p.putTag(ctx)
+}
+
+// signed makes the signatures. Whatever goes wrong, the client can try again.
+func signed(ctx context.Context, key Signer, request SignRequest) error {
+	ctx, cancel := context.WithTimeout(ctx, signTime)
+	defer cancel()
+	_, err := guarded(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, key.Sign(ctx, request) })
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("sign: %w", err)
+	return unavailable("what was pushed could not be signed, so that the tag was not put; the same push again will", retryAfter(err), err)
+}
+
+// toSign is what of the push is signed, and as what.
+func (p *pushed) toSign(ctx context.Context) (SignRequest, error) {
+	request := SignRequest{
+		Repository: p.name, Formats: p.rule.Formats,
+		Annotations: map[string]string{annotationPushed: p.began.UTC().Format(time.RFC3339)},
+		Passing:     []string{annotationPushed},
+	}
+	if p.asker.caller != "" {
+		request.Annotations[annotationPusher] = p.asker.caller
+	}
+	for name, value := range p.rule.Annotations {
+		request.Annotations[name] = value
+	}
+	root := SignSubject{p.digest, p.name}
+	if p.Gate.Scope(p.name).ReadsTag {
+		root.Reference += ":" + p.tag
+	}
+	request.Subjects = []SignSubject{root}
+	if !p.rule.Recursive || !p.index {
+		return request, nil
+	}
+	found := map[v1.Hash]bool{p.digest: true}
+	if err := p.children(ctx, p.manifest, 1, found, &request.Subjects); err != nil {
+		return SignRequest{}, err
+	}
+	return request, nil
+}
+
+// The annotations that Vidimus adds to what it signs when it is pushed.
+const (
+	annotationPusher = policy.ReservedAnnotation + "pusher" // who pushed, as auth.access would name him
+	annotationPushed = policy.ReservedAnnotation + "pushed" // when, RFC 3339
+)
+
+// children adds what an index lists, fetched and hashed, at any depth.
+func (p *pushed) children(ctx context.Context, index *manifest, depth int, found map[v1.Hash]bool, subjects *[]SignSubject) error {
+	invalid := func(why string) error {
+		return &Error{Status: http.StatusBadRequest, Code: codeManifestInvalid, Message: why}
+	}
+	if depth > verifier.MaxIndexDepth {
+		return invalid(fmt.Sprintf("the index nests deeper than %d", verifier.MaxIndexDepth))
+	}
+	for _, desc := range index.manifests {
+		if found[desc.Digest] {
+			continue
+		}
+		if found[desc.Digest] = true; len(found) > verifier.MaxChildren {
+			return invalid(fmt.Sprintf("the index lists more than %d manifests", verifier.MaxChildren))
+		}
+		if _, err := parseDigest(desc.Digest.String()); err != nil {
+			return err
+		}
+		child, err := p.byDigest(ctx, desc.Digest)
+		if errors.Is(err, fs.ErrNotExist) {
+			return &Error{
+				Status: http.StatusBadRequest, Code: codeManifestBlobUnknown, Err: err,
+				Message: "the index lists " + desc.Digest.String() + ", which is not there to be signed: push it first",
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if !index.lists(child) {
+			return invalid("the index lists " + desc.Digest.String() + " with another size or media type than it has")
+		}
+		*subjects = append(*subjects, SignSubject{child.digest, p.name})
+		if child.index {
+			if err := p.children(ctx, child, depth+1, found, subjects); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func conflict(message string) *Error {
+	return &Error{Status: http.StatusConflict, Code: codeDenied, Message: message}
+}

@@ -1,0 +1,148 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"vidimus/policy"
+	"vidimus/verifier"
+)
+
+// deleteManifest removes a tag, and nothing else; or the manifest of a digest, with
+// what is about it and about nothing else: signatures, attestations and referrers.
+// Those go first, so that what is deleted twice is deleted.
+func (q *request) deleteManifest(v *view, rule *policy.Push) error {
+	if !rule.Delete {
+		return &Error{
+			Status: http.StatusMethodNotAllowed, Code: codeUnsupported, Allow: "GET, HEAD, PUT",
+			Message: "policy " + printable(v.Gate.Scope(v.name).Policy) + " lets nothing be deleted: add delete: true to its push",
+		}
+	}
+	ctx, a := q.r.Context(), q.asker()
+	record := Record{ID: policy.NewID(), Action: "delete", Decision: "allowed", Explained: "deleted, as the policy allows", Digest: digestText(q.route.digest)}
+	q.id = []string{record.ID}
+	if err := v.noteChange(ctx, a, record, nil); err != nil {
+		return err
+	}
+	err := v.remove(ctx, q.route.tag, q.route.digest)
+	if err != nil {
+		record.Decision, record.Explained = "inconclusive", "the deletion did not come to its end"
+		if noteErr := v.noteChange(context.WithoutCancel(ctx), a, record, err); noteErr != nil {
+			v.proxy.logger.Warn("a failed deletion is not on record", "id", record.ID, "err", noteErr)
+		}
+		return pushError(err, q.wanted())
+	}
+	q.setID()
+	q.w.WriteHeader(http.StatusAccepted)
+	return nil
+}
+
+func (v *view) remove(ctx context.Context, tag string, digest v1.Hash) error {
+	if tag != "" {
+		err := v.registered.Push.DeleteManifest(ctx, v.repository, tag)
+		v.moved(ctx, tag)
+		return err
+	}
+	if _, err := v.fetchManifest(ctx, digest); err != nil {
+		return err
+	}
+	if err := v.removeEvidence(ctx, digest); err != nil {
+		return err
+	}
+	err := v.registered.Push.DeleteManifest(ctx, v.repository, digest.String())
+	v.gone(ctx, digest)
+	return err
+}
+
+// removeEvidence removes what is about subject and nothing else.
+func (v *view) removeEvidence(ctx context.Context, subject v1.Hash) error {
+	listed, err := v.referrers(ctx, subject, "")
+	if err != nil && len(listed) == 0 {
+		return fmt.Errorf("list the referrers: %w", err)
+	}
+	if len(listed) > verifier.MaxChildren {
+		listed = listed[:verifier.MaxChildren]
+	}
+	for _, desc := range listed {
+		if err := v.removeAbout(ctx, subject, desc.Digest.String(), ""); err != nil {
+			return err
+		}
+	}
+	name := fallbackTag(subject)
+	for _, suffix := range []string{".sig", ".cosign", ".att", ".sbom", ""} {
+		if err := v.removeAbout(ctx, subject, name+suffix, suffix); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeAbout removes what a reference names, when it is about subject. What only
+// stands under a tag that is made of the subject's digest loses that tag, for it may
+// be anything, and be in use by another name.
+func (v *view) removeAbout(ctx context.Context, subject v1.Hash, reference, suffix string) error {
+	isTag := reference == fallbackTag(subject)+suffix
+	m, err := v.readTag(ctx, reference)
+	if err != nil || m == nil || m.digest == subject || !isTag && m.digest.String() != reference {
+		return err
+	}
+	var named v1.Hash
+	if isTag {
+		named = subject
+	}
+	about, err := v.subjectOf(ctx, m, named)
+	if err != nil {
+		return err
+	}
+	switch {
+	case about == subject, isTag && suffix == "" && m.isListing():
+		err = v.registered.Push.DeleteManifest(ctx, v.repository, m.digest.String())
+		v.gone(ctx, m.digest)
+	case isTag:
+		err = v.registered.Push.DeleteManifest(ctx, v.repository, reference)
+	default:
+		return nil // it refers to it, and is an image of its own
+	}
+	if isTag {
+		v.moved(ctx, reference)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// gone forgets what is known of a manifest that is not there any more, and keeps that
+// it is gone: the store may hold it still.
+func (v *view) gone(ctx context.Context, digest v1.Hash) {
+	v.setTag(context.WithoutCancel(ctx), goneName(digest), digest, v.proxy.now())
+	for _, l := range []*live{v.live, v.proxy.current.Load()} {
+		l.pushed.Add(1)
+		l.decisions.forget(v.name, digest, func(policy.Decision) bool { return true })
+		l.answers.forget(v.place, digest)
+	}
+}
+
+// goneName is what a deleted manifest goes by beside the tags of the repository, of
+// which no one is called so.
+func goneName(digest v1.Hash) string { return "deleted:" + digest.String() }
+
+// isGone reports whether a manifest was deleted here, and not seen at the upstream
+// since.
+func (v *view) isGone(ctx context.Context, digest v1.Hash) bool {
+	known, _, err := v.proxy.index.Tag(ctx, v.name, goneName(digest))
+	return err == nil && known == digest
+}
+
+// back takes back that a manifest is gone: the upstream has it.
+func (v *view) back(ctx context.Context, digest v1.Hash) {
+	if v.isGone(ctx, digest) {
+		v.setTag(context.WithoutCancel(ctx), goneName(digest), v1.Hash{}, time.Time{})
+	}
+}
