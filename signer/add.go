@@ -2,6 +2,7 @@ package signer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"encoding/json"
@@ -64,7 +65,9 @@ func Add(ctx context.Context, c Config, additions ...Addition) ([]Added, error) 
 	if c.Registry == nil {
 		return nil, errors.New("signer: no registry")
 	}
-	s := &Signer{registry: c.Registry, key: c.Key, locker: c.Locker, dockerMediaTypes: c.DockerMediaTypes}
+	s := &Signer{
+		registry: c.Registry, key: c.Key, locker: c.Locker, dockerMediaTypes: c.DockerMediaTypes, settle: cmp.Or(c.Settle, SettleFloor),
+	}
 	jobs := make([]*job, len(additions))
 	for i, a := range additions {
 		add, err := s.descriptors(a)

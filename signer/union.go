@@ -2,7 +2,7 @@ package signer
 
 import (
 	"fmt"
-	"maps"
+	"slices"
 )
 
 // Union returns the manifest of a signature image with all the layers of two, of one
@@ -44,13 +44,7 @@ func (img signatureImage) missing(other signatureImage) []signatureLayer {
 	return missing
 }
 
-// has reports whether one of the layers is this one, however it is spelled: the same
-// content with the same annotations, among which is the signature.
+// has reports whether one of the layers is this one, however it is spelled.
 func (img signatureImage) has(layer signatureLayer) bool {
-	for _, own := range img.layers {
-		if own.digest == layer.digest && own.mediaType == layer.mediaType && maps.Equal(own.annotations, layer.annotations) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(img.layers, layer.same)
 }

@@ -88,3 +88,18 @@ func TestUnionOfWhatIsNoSignatureImageIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// Annotations that are no strings are not understood, and might be anything.
+func TestUnionKeepsLayersThatItCannotTellApart(t *testing.T) {
+	image := func(annotations string) []byte {
+		layer := `{"mediaType":"x","size":1,"digest":"` + digestOf([]byte("x")).String() + `","annotations":` + annotations + `}`
+		return bytes.Replace(imageOf(t), []byte(`"layers":[]`), []byte(`"layers":[`+layer+`]`), 1)
+	}
+	got, _, err := Union(image(`{"a":1}`), image(`{"a":2}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if img, err := parseSignatureImage(got); err != nil || len(img.layers) != 2 {
+		t.Errorf("%d layers, %v, want 2:\n%s", len(img.layers), err, got)
+	}
+}
