@@ -155,9 +155,12 @@ type Config struct {
 	Revision    string      // names the configuration that this came from
 	Enforcement Enforcement // the ceiling for every policy
 	Authorities []verifier.Authority
-	Policies    []Policy
-	Exceptions  []Exception
-	Revoked     []v1.Hash
+	// Root, when not nil, proves who signed what nobody is asked to sign, besides the
+	// roots of Authorities: for telling alone, nothing counts by it.
+	Root       *verifier.Root
+	Policies   []Policy
+	Exceptions []Exception
+	Revoked    []v1.Hash
 	// Hosts are, by an upstream's name, the other registries by which its
 	// repositories are known: its URL's host, the proxy's external host with the
 	// upstream's name behind it. Signatures of an original (Remap.SignedPrefix)
@@ -196,7 +199,8 @@ type Decision struct {
 	Reason    string   // one of the Reason constants; empty when allowed
 	Explained string   // one line for a person: why; without the image's name and, for clients read it, any address
 	Message   string   // the policy's message
-	Hint      string   // what would mend it
+	Hint      string   // what would mend it, on one line
+	Remedies  []Remedy // the same piece by piece, and what clients are not told; or what an allowed one could ask for
 	Causes    []string // of an inconclusive one: at most a handful of lines, in full, for the record and the log
 	Exception string   // the reason of the exception that allowed it
 	Via       string   // digest of the allowed index that lists this manifest
@@ -207,6 +211,7 @@ type Decision struct {
 	Expires time.Time
 
 	Evidence []verifier.Evidence // all that was looked at, without what attestations say
+	Weights  []Weight            // of Evidence, in its order; none where no policy asks for evidence
 }
 
 // Reasons of a denial. They are wire format.
