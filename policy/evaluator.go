@@ -146,6 +146,7 @@ func (e *Evaluator) decide(ctx context.Context, registry verifier.Registry, d *D
 			e.survey(ctx, registry, d)
 			if _, ok := provenClaim(d.Evidence); ok || len(d.Satisfied) > 0 {
 				d.Remedies = e.set.suggest(*d)
+				d.Remedies[0].Do += ", before " + clean(p.Name, maxLabel)
 			}
 			d.Satisfied = nil // nobody is asked for
 		}
@@ -248,7 +249,7 @@ func (e *Evaluator) verify(ctx context.Context, registry verifier.Registry, p *P
 			return e.judge(ctx, p, d, found.evidence)
 		}
 	default:
-		x := denial{p, d.Subject, found.evidence, o, e.set.names(), d.Time}
+		x := denial{p, d.Subject, found.evidence, o, e.set, d.Time}
 		d.deny(o.reason, x.explain(), x.remedies()...)
 		if names, causes := e.set.suspension(p); len(names) > 0 {
 			back := Remedy{Do: hintSuspended(p, names) + ": " + clean(strings.Join(causes, "; "), maxDetail), And: true}

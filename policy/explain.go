@@ -24,7 +24,7 @@ type denial struct {
 	subject  Subject
 	evidence []verifier.Evidence
 	outcome  outcome
-	known    []string // names of all authorities
+	set      *Set
 	at       time.Time
 }
 

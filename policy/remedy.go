@@ -89,6 +89,8 @@ func (x denial) sign() Remedy {
 	switch {
 	case certified:
 		do, command = "have it signed by "+strings.Join(people, " or "), []string{"cosign", "sign", "--yes"}
+	case x.outcome.near == untimely && strings.Contains(x.outcome.why, "with a key that counts"):
+		do += " that counts now"
 	case p.readsTime():
 		do += ", and a time that the trust root proves"
 		command = []string{"cosign", "sign", "--yes", "--key", "cosign.key"}
@@ -141,11 +143,21 @@ func (x denial) trust() []Remedy {
 			}
 		}
 	}
-	name := x.unused("signer")
 	if claimed, ok := provenClaim(x.evidence); ok {
+		name := x.set.unused("signer")
 		return []Remedy{
 			{Do: "if whoever signed it may vouch, add to authorities", Config: name + ": " + identityConfig(claimed)},
 			{Do: "write in policy " + clean(p.Name, maxLabel), Config: "require: " + requireText(append(slices.Clone(p.Require.Of), name)), And: true},
+		}
+	}
+	return x.set.proving(x.evidence)
+}
+
+// proving is how claims of who has signed become proven, where nothing proves any.
+func (s *Set) proving(evidence []verifier.Evidence) []Remedy {
+	for _, e := range evidence {
+		if c, ok := e.Claimed(); ok && c.Subject != "" && !c.Proven && len(s.roots) == 0 {
+			return []Remedy{{Do: "to have it proven who has signed it, if that was Sigstore's public instance, write in the configuration", Config: "trustedRoot: sigstore"}}
 		}
 	}
 	return nil
@@ -164,8 +176,8 @@ func requireText(names []string) string {
 }
 
 // unused is a name for an authority that none of those known has.
-func (x denial) unused(name string) string {
-	for i := 2; slices.Contains(x.known, name); i++ {
+func (s *Set) unused(name string) string {
+	for i, known := 2, s.names(); slices.Contains(known, name); i++ {
 		name = fmt.Sprintf("%s%d", strings.TrimRight(name, "0123456789"), i)
 	}
 	return name
@@ -186,7 +198,8 @@ func provenClaim(evidence []verifier.Evidence) (verifier.Claimed, bool) {
 // a brace would stand for others as well.
 func writable(c verifier.Claimed) bool {
 	id, err := verifier.ParseIdentity(c.Issuer, c.Subject, "")
-	return err == nil && c.Issuer != "" && !id.Captures() && !strings.ContainsAny(c.Issuer+c.Subject, "*{}")
+	return err == nil && c.Issuer != "" && !id.Captures() &&
+		!strings.ContainsFunc(c.Issuer+c.Subject, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("*{}", r) })
 }
 
 var githubSubject = regexp.MustCompile(`^https://github\.com/([A-Za-z0-9._-]+/[A-Za-z0-9._-]+)/\.github/workflows/([A-Za-z0-9._/-]+)@(refs/[A-Za-z0-9._/-]+)$`)
@@ -233,23 +246,24 @@ func (s *Set) suggest(d Decision) []Remedy {
 	}
 	known := s.names()
 	if claimed, ok := provenClaim(d.Evidence); ok {
-		name := denial{known: known}.unused("signer")
+		name := s.unused("signer")
 		return []Remedy{
 			{Do: add, Config: line(name)},
 			{Do: "add to authorities, if whoever signed it may vouch", Config: name + ": " + identityConfig(claimed), And: true},
 		}
 	}
+	seen := s.proving(d.Evidence)
 	switch len(known) {
 	case 0:
-		return []Remedy{
+		return append([]Remedy{
 			{Do: add, Config: line("release")},
 			{Do: "add to authorities, with your public key", Config: "release: {keys: [cosign.pub]}", And: true},
 			{Do: "where there is none yet, make one", Command: "vidimus generate-key-pair", And: true},
-		}
+		}, seen...)
 	case 1:
-		return []Remedy{{Do: add, Config: line(yamlText(known[0]))}}
+		return append([]Remedy{{Do: add, Config: line(yamlText(known[0]))}}, seen...)
 	}
-	return []Remedy{{Do: add + ", with AUTHORITY one of " + list(known), Config: line("AUTHORITY")}}
+	return append([]Remedy{{Do: add + ", with AUTHORITY one of " + list(known), Config: line("AUTHORITY")}}, seen...)
 }
 
 // quoteYAML is a repository's name, which a test or a person reads, always in quotes.

@@ -246,6 +246,9 @@ func decisionDetail(d policy.Decision, reason string) *Detail {
 		ID: d.ID, Reason: reason, Repository: d.Subject.Repository,
 		Policy: d.Policy, Evidence: d.Pieces(), Hint: d.Hint,
 	}
+	for i := range detail.Evidence {
+		detail.Evidence[i].Checks = nil // the record has them
+	}
 	if !isZero(d.Subject.Digest) {
 		detail.Digest = d.Subject.Digest.String()
 	}

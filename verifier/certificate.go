@@ -231,7 +231,7 @@ func (v *verification) vouchers(wanted []trustedIdentity, p *proven, leaf *x509.
 // checked with its key.
 func (w way) check(p *proven, leaf *x509.Certificate, others []*x509.Certificate, now time.Time) (vouch, error) {
 	if w.root == nil {
-		return vouch{}, errors.New("no trust root is configured to prove it")
+		return vouch{}, errors.New(noRoot)
 	}
 	if w.private {
 		return w.checkPrivate(p, leaf, others, now)

@@ -5,8 +5,12 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
+	"strings"
 	"time"
 )
+
+// noRoot says why nothing proves a certificate.
+const noRoot = "no trust root is configured to prove it"
 
 // maxHint is how many bytes of a hint at a key are told.
 const maxHint = 128
@@ -92,7 +96,9 @@ func (v *verification) claim(e Evidence, c Candidate, p payload) Evidence {
 		e.claimed.SignedAt, e.claimed.ProvenBy, e.claimed.Logged = told.signedAt.UTC(), told.timeBy, told.held&heldLog != 0
 	case told.claimed != nil:
 		e.claimed = told.claimed
-		e.claimed.Detail = told.detail
+		if e.claimed.Detail = told.detail; strings.HasSuffix(told.detail, noRoot) {
+			e.claimed.Detail = noRoot
+		}
 	}
 	return e
 }

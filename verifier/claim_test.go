@@ -173,6 +173,8 @@ func TestChecksAreTold(t *testing.T) {
 			"form holds, identity holds, signature holds, certificate holds, log holds, timestamp holds, digest fails"},
 		{"by somebody else", s.sign(s.issue(githubIssuer, workflow+"x"), statement(subject.Digest, predicateSign)), ci, "identity fails"},
 		{"without an entry", unproven(s.sign(h, statement(subject.Digest, predicateSign)), "entry"), ci, "identity holds, signature holds, log fails"},
+		{"in a log that proves no time", s.second(githubIssuer, workflow, statement(subject.Digest, predicateSign)), ci,
+			"form holds, identity holds, signature holds, certificate holds, log holds, timestamp holds, digest holds"},
 		{"by a key", bundle(t, key, crypto.SHA256, statement(subject.Digest, predicateSign)), authority(t, "release", key),
 			"form holds, signature holds, digest holds, time absent"},
 		{"by another key", bundle(t, newECDSA(t, elliptic.P256()), crypto.SHA256, statement(subject.Digest, predicateSign)), authority(t, "release", key), "signature fails"},
