@@ -256,10 +256,3 @@ func (x denial) explainAttestation() string {
 	}
 	return said + "; " + needed
 }
-
-// hintAttest is the command that makes the attestation that is missing.
-func (x denial) hintAttest() string {
-	wanted := x.policy.Attestations[x.outcome.unmet]
-	return fmt.Sprintf("with a key of %s: cosign attest --key KEY --type %s --predicate FILE %s", list(wanted.Require.Of),
-		quote(wanted.PredicateType), quote(x.subject.reachable()+"@"+x.subject.Digest.String()))
-}

@@ -22,7 +22,8 @@ var errBusy = errors.New("no place is free")
 // doubt makes d inconclusive and returns the error that goes with it. What
 // explained says goes to clients, which err's text does not.
 func (d *Decision) doubt(explained, hint string, err error, causes ...string) error {
-	d.deny(ReasonInconclusive, explained, hint)
+	d.deny(ReasonInconclusive, explained, Remedy{Do: hint})
+	d.Remedies = append(d.Remedies, readable(d.Subject, err)...) // it may name hosts: for the record, not for clients
 	d.Causes = bounded(causes)
 	return fmt.Errorf("decide about %s@%s: %w", d.Subject.Repository, d.Subject.Digest, err)
 }

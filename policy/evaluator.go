@@ -125,7 +125,7 @@ func (e *Evaluator) decide(ctx context.Context, registry verifier.Registry, d *D
 		d.Policy, d.Enforcement, d.Message = p.Name, *p.Enforcement, p.Message
 	}
 	if e.set.Revoked(d.Subject.Digest) {
-		d.deny(ReasonRevoked, "this digest is revoked", "pull another digest; this one is listed under revoked")
+		d.deny(ReasonRevoked, "this digest is revoked", Remedy{Do: "pull another digest; this one is listed under revoked"})
 		return nil
 	}
 	if x, ok := e.set.exception(d.Subject, d.Time); ok {
@@ -138,10 +138,18 @@ func (e *Evaluator) decide(ctx context.Context, registry verifier.Registry, d *D
 		e.denyUnmatched(ctx, registry, d)
 		return nil
 	case p.Deny != "":
-		d.deny(ReasonPolicyDeny, "denied by policy: "+oneLine(p.Deny, maxText), "an exception in the configuration can admit a digest until a day")
+		d.deny(ReasonPolicyDeny, "denied by policy: "+oneLine(p.Deny, maxText), except(d)...)
 		return nil
 	case p.AllowUnverified:
 		d.allow("unverified, as the policy says")
+		if e.all {
+			e.survey(ctx, registry, d)
+			if _, ok := provenClaim(d.Evidence); ok || len(d.Satisfied) > 0 {
+				d.Remedies = e.set.suggest(*d)
+				d.Remedies[0].Do += ", before " + clean(p.Name, maxLabel)
+			}
+			d.Satisfied = nil // nobody is asked for
+		}
 		return nil
 	}
 	return e.verify(ctx, registry, p, d)
@@ -150,13 +158,28 @@ func (e *Evaluator) decide(ctx context.Context, registry verifier.Registry, d *D
 // denyUnmatched denies what no policy matches. To one who only observes, so as
 // to write a first policy, it tells what evidence there is.
 func (e *Evaluator) denyUnmatched(ctx context.Context, registry verifier.Registry, d *Decision) {
-	const hint = "add to policies: {match: %q, require: AUTHORITY}"
-	d.deny(ReasonNoPolicy, "no policy matches this repository", fmt.Sprintf(hint, clean(d.Subject.Repository, maxName)))
-	if d.Enforcement != Observe {
-		return
+	if e.curious(d) {
+		e.survey(ctx, registry, d)
 	}
-	// It is denied whatever there is, and whatever cannot be read.
-	subject := about(new(Policy), d.Subject)
+	d.deny(ReasonNoPolicy, "no policy matches this repository", e.set.suggest(*d)...)
+}
+
+// curious reports whether somebody wants to see all that there is: one who explains, or
+// who observes so as to write a policy.
+func (e *Evaluator) curious(d *Decision) bool { return e.all || d.Enforcement == Observe }
+
+// inquire adds to what is asked of the verifier what the curious want to be told.
+func (e *Evaluator) inquire(d *Decision, subject verifier.Subject) verifier.Subject {
+	if e.curious(d) {
+		subject.Claims, subject.ClaimRoots = true, e.set.roots
+	}
+	return subject
+}
+
+// survey tells what evidence there is where none is asked for. What cannot be read is
+// not there.
+func (e *Evaluator) survey(ctx context.Context, registry verifier.Registry, d *Decision) {
+	subject := e.inquire(d, about(new(Policy), d.Subject))
 	subject.Attestations, subject.Now = true, d.Time
 	found, _ := e.look(ctx, registry, subject, e.set.authorities, e.sources, nil)
 	d.Evidence = brief(found.evidence)
@@ -177,10 +200,10 @@ func (e *Evaluator) verify(ctx context.Context, registry verifier.Registry, p *P
 	}
 	satisfied := func(evidence []verifier.Evidence) bool { return weighed(evidence, nil).allowed }
 	all := p.asksRego()
-	if all {
-		satisfied = nil
+	if all || e.all {
+		satisfied = nil // more evidence allows no less
 	}
-	asked := about(p, d.Subject)
+	asked := e.inquire(d, about(p, d.Subject))
 	asked.Now = d.Time
 	found, err := e.look(ctx, registry, asked, e.set.ordered(p, d.Subject.Repository), e.sources, satisfied)
 	ctx, cancel := context.WithTimeout(ctx, verifier.DecisionTime)
@@ -199,6 +222,7 @@ func (e *Evaluator) verify(ctx context.Context, registry verifier.Registry, p *P
 	}
 	o := weighed(found.evidence, judged)
 	d.Evidence, d.Satisfied = brief(found.evidence), o.satisfied()
+	d.Weights = p.weights(e.set.suspended, d.Subject, found.evidence, judged, o, d.Time)
 	defer e.lookFurther(ctx, registry, p, d)
 	switch {
 	case o.allowed && !all:
@@ -217,7 +241,7 @@ func (e *Evaluator) verify(ctx context.Context, registry verifier.Registry, p *P
 		return d.doubt(clean(why, maxReason), hintSuspended(p, names), errors.New(why), causes...)
 	case found.cut:
 		d.deny(ReasonTooManySignatures, "there are more signatures than are looked at, and "+o.explainCut(p),
-			"remove the signatures that are of no use")
+			Remedy{Do: "remove the signatures that are of no use"})
 	case o.allowed:
 		d.allow(o.explainAllowed(p))
 		d.Expires = o.until
@@ -226,10 +250,12 @@ func (e *Evaluator) verify(ctx context.Context, registry verifier.Registry, p *P
 			return e.judge(ctx, p, d, found.evidence)
 		}
 	default:
-		x := denial{p, d.Subject, found.evidence, o}
-		d.deny(o.reason, x.explain(), x.hint())
+		x := denial{p, d.Subject, found.evidence, o, e.set, d.Time}
+		d.deny(o.reason, x.explain(), x.remedies()...)
 		if names, causes := e.set.suspension(p); len(names) > 0 {
-			d.Hint += "; and " + hintSuspended(p, names) + ": " + clean(strings.Join(causes, "; "), maxDetail)
+			back := Remedy{Do: hintSuspended(p, names) + ": " + clean(strings.Join(causes, "; "), maxDetail), And: true}
+			d.Remedies = append(d.Remedies, back)
+			d.Hint += "; and " + back.Do
 		}
 	}
 	return nil
@@ -238,10 +264,10 @@ func (e *Evaluator) verify(ctx context.Context, registry verifier.Registry, p *P
 // lookFurther adds to a decision the attestations that it did not need, where somebody
 // wants to see all that there is. What cannot be read is not there.
 func (e *Evaluator) lookFurther(ctx context.Context, registry verifier.Registry, p *Policy, d *Decision) {
-	if p.wantsAttestations() || !e.all && d.Enforcement != Observe {
+	if p.wantsAttestations() || !e.curious(d) {
 		return
 	}
-	subject := about(p, d.Subject)
+	subject := e.inquire(d, about(p, d.Subject))
 	subject.Attestations, subject.Now = true, d.Time
 	found, _ := e.look(ctx, registry, subject, e.set.ordered(p, d.Subject.Repository), []verifier.Source{verifier.Attestations()}, nil)
 	d.Evidence = append(d.Evidence, brief(found.evidence)...)
@@ -292,8 +318,8 @@ func (d *Decision) allow(explained string) {
 	d.Allowed, d.Reason, d.Explained = true, "", explained
 }
 
-func (d *Decision) deny(reason, explained, hint string) {
-	d.Allowed, d.Reason, d.Explained, d.Hint = false, reason, explained, hint
+func (d *Decision) deny(reason, explained string, remedies ...Remedy) {
+	d.Allowed, d.Reason, d.Explained, d.Hint, d.Remedies = false, reason, explained, hintOf(remedies), remedies
 }
 
 // NewID returns a random identifier of 16 lower-case hex characters.

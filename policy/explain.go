@@ -2,9 +2,9 @@ package policy
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"vidimus/verifier"
 )
@@ -24,6 +24,8 @@ type denial struct {
 	subject  Subject
 	evidence []verifier.Evidence
 	outcome  outcome
+	set      *Set
+	at       time.Time
 }
 
 // explain says in one line why the evidence does not satisfy the policy: who
@@ -172,58 +174,6 @@ func shortKey(id string) string {
 		return clean(id, shown)
 	}
 	return clean(id[:shown], shown) + "…"
-}
-
-// hint says what would mend the denial.
-func (x denial) hint() string {
-	p := x.policy
-	if x.outcome.reason == ReasonAttestationMissing || x.outcome.reason == ReasonRego {
-		return x.hintAttest()
-	}
-	sign := hintSign(p, x.subject, x.outcome)
-	if x.outcome.near == untimely && strings.Contains(x.outcome.why, "less than") {
-		return "wait until then"
-	}
-	if x.outcome.reason != ReasonIdentityMismatch || p.SignedAs != IfPresent && p.SignedAs != Repository {
-		return sign
-	}
-	c, ok := parseClaim(x.evidence[x.outcome.nearest].ClaimedName())
-	if !ok {
-		return sign
-	}
-	return fmt.Sprintf("%s; or, when %s holds trusted copies of %s, add to policy %s: signedAs: {prefix: %s, signedPrefix: %s}",
-		sign, x.subject.Repository, c.repository, clean(p.Name, maxLabel), x.subject.Repository, c.repository)
-}
-
-// hintSign is the command that makes the signature that is missing.
-func hintSign(p *Policy, subject Subject, o outcome) string {
-	var missing []string
-	for _, name := range p.Require.Of {
-		if !slices.Contains(o.signed, name) {
-			missing = append(missing, name)
-		}
-	}
-	var people []string
-	for _, name := range missing {
-		if who := p.certified[name]; who != "" {
-			people = append(people, clean(name+" ("+who+")", maxDetail))
-		}
-	}
-	if len(people) > 0 && len(people) == len(missing) {
-		return "have it signed by " + strings.Join(people, " or ")
-	}
-	command := []string{"vidimus", "sign", "--key", "KEY"}
-	for _, name := range slices.Sorted(maps.Keys(p.Annotations)) {
-		command = append(command, "-a", quote(name+"="+p.Annotations[name]))
-	}
-	if p.SignedAs == Exact && subject.Tag != "" {
-		command = append(command, "--sign-container-identity", quote(subject.Repository+":"+subject.Tag))
-	}
-	if original, ok := p.original(subject); ok {
-		command = append(command, "--sign-container-identity", quote(original))
-	}
-	command = append(command, quote(subject.reachable()+"@"+subject.Digest.String()))
-	return fmt.Sprintf("with a key of %s: %s", list(missing), strings.Join(command, " "))
 }
 
 // reachable is the repository under a name that a command line can dial: an

@@ -121,15 +121,15 @@ func TestHints(t *testing.T) {
 		signatures []string
 		want       string
 	}{
-		{"sign it", Policy{Require: one("release")}, nil, "with a key of release: vidimus sign --key KEY " + at + image.String()},
-		{"only who is missing", Policy{Require: allOf("release", "ci")}, []string{"ci"}, "with a key of release: vidimus sign --key KEY " + at + image.String()},
-		{"with annotations, quoted for a shell", annotated, nil, `with a key of release, ci: vidimus sign --key KEY -a env=prod -a 'note=it'\''s ok' ` + at + image.String()},
+		{"sign it", Policy{Require: one("release")}, nil, "with a key of release: vidimus sign --key cosign.key " + at + image.String()},
+		{"only who is missing", Policy{Require: allOf("release", "ci")}, []string{"ci"}, "with a key of release: vidimus sign --key cosign.key " + at + image.String()},
+		{"with annotations, quoted for a shell", annotated, nil, `with a key of release, ci: vidimus sign --key cosign.key -a env=prod -a 'note=it'\''s ok' ` + at + image.String()},
 		{"under the exact name", Policy{Require: one("release"), SignedAs: Exact}, []string{"release"},
-			"with a key of release: vidimus sign --key KEY --sign-container-identity ghcr.io/acme/web:v1 " + at + image.String()},
+			"with a key of release: vidimus sign --key cosign.key --sign-container-identity ghcr.io/acme/web:v1 " + at + image.String()},
 		{"under the original's name", Policy{Require: one("release"), SignedAs: Remapped, Remap: Remap{Prefix: "ghcr.io/acme", SignedPrefix: "docker.io/acme"}}, nil,
-			"with a key of release: vidimus sign --key KEY --sign-container-identity docker.io/acme/web " + at + image.String()},
+			"with a key of release: vidimus sign --key cosign.key --sign-container-identity docker.io/acme/web " + at + image.String()},
 		{"or take it for a copy", Policy{Name: "prod", Require: one("release")}, []string{"release @index.docker.io/acme/web"},
-			"with a key of release: vidimus sign --key KEY " + at + image.String() +
+			"with a key of release: vidimus sign --key cosign.key " + at + image.String() +
 				"; or, when ghcr.io/acme/web holds trusted copies of docker.io/acme/web, add to policy prod: signedAs: {prefix: ghcr.io/acme/web, signedPrefix: docker.io/acme/web}"},
 	} {
 		if _, d := sentence(t, test.policy, test.signatures...); d.Hint != test.want {

@@ -157,9 +157,12 @@ type Config struct {
 	Revision    string      // names the configuration that this came from
 	Enforcement Enforcement // the ceiling for every policy
 	Authorities []verifier.Authority
-	Policies    []Policy
-	Exceptions  []Exception
-	Revoked     []v1.Hash
+	// Root, when not nil, proves who signed what nobody is asked to sign, besides the
+	// roots of Authorities: for telling alone, nothing counts by it.
+	Root       *verifier.Root
+	Policies   []Policy
+	Exceptions []Exception
+	Revoked    []v1.Hash
 	// SigningKeys are the ids of the keys that sign pushes under this configuration.
 	// What they sign counts only where it says it was signed.
 	SigningKeys []string
@@ -201,7 +204,8 @@ type Decision struct {
 	Reason    string   // one of the Reason constants; empty when allowed
 	Explained string   // one line for a person: why; without the image's name and, for clients read it, any address
 	Message   string   // the policy's message
-	Hint      string   // what would mend it
+	Hint      string   // what would mend it, on one line
+	Remedies  []Remedy // the same piece by piece, and what clients are not told; or what an allowed one could ask for
 	Causes    []string // of an inconclusive one: at most a handful of lines, in full, for the record and the log
 	Exception string   // the reason of the exception that allowed it
 	Via       string   // digest of the allowed index that lists this manifest
@@ -212,6 +216,7 @@ type Decision struct {
 	Expires time.Time
 
 	Evidence []verifier.Evidence // all that was looked at, without what attestations say
+	Weights  []Weight            // of Evidence, in its order; none where no policy asks for evidence
 }
 
 // Reasons of a denial. They are wire format.

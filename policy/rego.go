@@ -218,7 +218,7 @@ func (e *Evaluator) judge(ctx context.Context, p *Policy, d *Decision, evidence 
 	case err != nil:
 		return d.doubt("there was no time for the policy's Rego", hintAgain, err, err.Error())
 	case len(reasons) > 0:
-		d.deny(ReasonRego, "denied by the policy's Rego: "+reasonsText(reasons), hintRego)
+		d.deny(ReasonRego, "denied by the policy's Rego: "+reasonsText(reasons), Remedy{Do: hintRego})
 	}
 	return nil
 }

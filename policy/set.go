@@ -17,6 +17,7 @@ type Set struct {
 	revision    string
 	ceiling     Enforcement
 	authorities []verifier.Authority
+	roots       []*verifier.Root  // that prove claims
 	suspended   map[string]string // by authority's name: why
 	policies    []Policy          // each with its name and enforcement filled in
 	tree        *prefixTree       // of policies
@@ -46,10 +47,14 @@ func New(config Config) (*Set, error) {
 	for _, a := range config.Authorities {
 		a.Keys, a.Identities, a.Windows = slices.Clone(a.Keys), slices.Clone(a.Identities), maps.Clone(a.Windows)
 		s.authorities = append(s.authorities, a)
+		if !a.PrivatePKI && a.Suspended == "" {
+			s.prove(a.Root)
+		}
 		if a.Suspended != "" {
 			s.suspended[a.Name] = a.Suspended
 		}
 	}
+	s.prove(config.Root)
 	for i, p := range config.Policies {
 		s.policies = append(s.policies, settle(p, config))
 		for _, pattern := range p.Match.include {
@@ -67,6 +72,22 @@ func New(config Config) (*Set, error) {
 		s.revoked[digest] = struct{}{}
 	}
 	return s, nil
+}
+
+// prove adds a root to those that prove claims.
+func (s *Set) prove(r *verifier.Root) {
+	if r != nil && !slices.Contains(s.roots, r) {
+		s.roots = append(s.roots, r)
+	}
+}
+
+// names are those of all authorities.
+func (s *Set) names() []string {
+	names := make([]string, 0, len(s.authorities))
+	for _, a := range s.authorities {
+		names = append(names, a.Name)
+	}
+	return names
 }
 
 // settle returns a copy of p with nothing left to default.

@@ -45,7 +45,10 @@ const (
 	mapSize        = 256 // a map of strings that is not empty
 	mappedSize     = 104 // a pair in it
 	decisionSize   = 896
-	evidenceSize   = 576
+	evidenceSize   = 640
+	claimedSize    = 192 // what it claims of its signer
+	weightSize     = 96
+	remedySize     = 64
 	answerSize     = 448
 	edgeSize       = 832 // with its two header values
 	notedSize      = 224
@@ -225,11 +228,25 @@ func decisionCost(d policy.Decision) int {
 	for _, e := range d.Evidence {
 		n += evidenceCost(e)
 	}
+	for _, w := range d.Weights {
+		n += weightSize + listedSize*len(w.Counts) + len(w.Failed())
+	}
+	return n + remediesCost(d.Remedies)
+}
+
+func remediesCost(remedies []policy.Remedy) int {
+	n := 0
+	for _, r := range remedies {
+		n += remedySize + len(r.Do) + len(r.Command) + len(r.Config)
+	}
 	return n
 }
 
 func evidenceCost(e verifier.Evidence) int {
 	n := evidenceSize + mapSize + len(e.Source()) + len(e.Detail()) + len(e.Signer()) + len(e.Untimed()) + len(e.ClaimedName())
+	if c, ok := e.Claimed(); ok {
+		n += claimedSize + len(c.Issuer) + len(c.Subject) + len(c.Source) + len(c.Key) + len(c.PredicateType) + len(c.Detail)
+	}
 	for name, value := range e.Annotations() {
 		n += mappedSize + len(name) + annotationCost(value)
 	}

@@ -15,7 +15,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"vidimus/policy"
-	"vidimus/verifier"
 )
 
 // The codes of the distribution specification that are answered.
@@ -77,14 +76,14 @@ func (e *Error) Unwrap() error { return e.Err }
 // Detail is what an error's "detail" holds when it tells a decision: always all
 // of its members, empty where there is nothing to tell.
 type Detail struct {
-	ID         string              `json:"id"`
-	Reason     string              `json:"reason"`
-	Repository string              `json:"repository"`
-	Reference  string              `json:"reference"`
-	Digest     string              `json:"digest"`
-	Policy     string              `json:"policy"`
-	Evidence   []verifier.Evidence `json:"evidence"` // a list, never null
-	Hint       string              `json:"hint"`
+	ID         string         `json:"id"`
+	Reason     string         `json:"reason"`
+	Repository string         `json:"repository"`
+	Reference  string         `json:"reference"`
+	Digest     string         `json:"digest"`
+	Policy     string         `json:"policy"`
+	Evidence   []policy.Piece `json:"evidence"` // a list, never null
+	Hint       string         `json:"hint"`
 }
 
 // bareDetail is the "detail" of an error that is no decision.
@@ -250,10 +249,10 @@ func invalidDigest(digest, why string) *Error {
 func decisionDetail(d policy.Decision, reason string) *Detail {
 	detail := &Detail{
 		ID: d.ID, Reason: reason, Repository: d.Subject.Repository,
-		Policy: d.Policy, Evidence: d.Evidence, Hint: d.Hint,
+		Policy: d.Policy, Evidence: d.Pieces(), Hint: d.Hint,
 	}
-	if detail.Evidence == nil {
-		detail.Evidence = []verifier.Evidence{}
+	for i := range detail.Evidence {
+		detail.Evidence[i].Checks = nil // the record has them
 	}
 	if !isZero(d.Subject.Digest) {
 		detail.Digest = d.Subject.Digest.String()

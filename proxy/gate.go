@@ -139,6 +139,7 @@ func (v *view) doubt(ctx context.Context, d policy.Decision, err error, a asker)
 	d.Reason = policy.ReasonInconclusive
 	d.Explained = "what may vouch for it (an index that lists it, its subject, its layers) could not be read"
 	d.Hint = "try again; when it stays, look for this id in the log"
+	d.Remedies = []policy.Remedy{{Do: d.Hint}}
 	if recordErr := v.record(ctx, d, err, a); recordErr != nil {
 		return d, recordErr
 	}

@@ -189,7 +189,8 @@ type Record struct {
 	Via         string          `json:"via,omitempty"`         // the allowed index that lists it
 	Subject     string          `json:"subject,omitempty"`     // the image that this is a signature or other referrer of
 	Exception   string          `json:"exception,omitempty"`
-	Evidence    json.RawMessage `json:"evidence,omitempty"` // as verifier.Evidence writes itself
+	Evidence    json.RawMessage `json:"evidence,omitempty"` // a list of policy.Piece
+	Remedies    []policy.Remedy `json:"remedies,omitempty"` // what would mend it, as hint says and beyond
 	Client      string          `json:"client"`             // its address
 	Caller      string          `json:"caller,omitempty"`   // who it is, where callers are known
 	Access      string          `json:"access,omitempty"`   // the right under which it was read though it is not allowed

@@ -121,6 +121,7 @@ func (v *view) evaluate(ctx context.Context, m *manifest, subject policy.Subject
 	d.Explained = "the signatures known from before do not suffice, and the upstream cannot be asked for others now; with those alone: " + d.Explained
 	d.Reason = policy.ReasonInconclusive
 	d.Hint = "try again; when it stays, look for this id in the log"
+	d.Remedies = []policy.Remedy{{Do: d.Hint}}
 	return d, l.expected, unasked
 }
 

@@ -89,5 +89,6 @@ func unrecorded(d policy.Decision) policy.Decision {
 	d.Reason = policy.ReasonInconclusive
 	d.Explained = "the decision cannot be recorded, and the configuration requires that it is"
 	d.Hint = "see the log of Vidimus about decisions.path"
+	d.Remedies = []policy.Remedy{{Do: d.Hint}}
 	return d
 }

@@ -29,7 +29,7 @@ func newRecord(d policy.Decision, evaluateErr error, a asker) Record {
 		ID: d.ID, Time: d.Time, Reason: d.Reason, Explained: d.Explained, Hint: d.Hint,
 		Repository: d.Subject.Repository, Reference: a.reference,
 		Policy: d.Policy, Enforcement: d.Enforcement.String(), Served: d.Served(),
-		Authorities: d.Satisfied, Via: d.Via, Subject: d.About, Exception: d.Exception, Evidence: evidenceJSON(d),
+		Authorities: d.Satisfied, Via: d.Via, Subject: d.About, Exception: d.Exception, Evidence: evidenceJSON(d), Remedies: d.Remedies,
 		Client: a.client, Caller: a.caller, UserAgent: a.userAgent, Revision: d.Revision,
 	}
 	if !isZero(d.Subject.Digest) {
@@ -53,7 +53,7 @@ func evidenceJSON(d policy.Decision) json.RawMessage {
 	if len(d.Evidence) == 0 {
 		return nil
 	}
-	encoded, err := json.Marshal(d.Evidence)
+	encoded, err := json.Marshal(d.Pieces())
 	if err != nil {
 		return nil
 	}
@@ -175,7 +175,7 @@ func (r *Record) cost() int {
 			n += listedSize + len(text)
 		}
 	}
-	return n
+	return n + remediesCost(r.Remedies)
 }
 
 func (l *DecisionLog) rotate(more int64) error {

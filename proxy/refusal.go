@@ -16,6 +16,7 @@ import (
 type nowhere struct {
 	repository string // as it was asked for, with its registry where one was named
 	why, hint  string
+	remedies   []policy.Remedy
 }
 
 // Error returns why.
@@ -23,7 +24,10 @@ func (n *nowhere) Error() string { return n.why }
 
 func notConfigured(registry, repository string) *nowhere {
 	registry = printable(registry)
-	return &nowhere{repository: repository, why: "registry " + registry + " is not configured in Vidimus", hint: "add " + registry + " to upstreams"}
+	return &nowhere{
+		repository: repository, why: "registry " + registry + " is not configured in Vidimus", hint: "add " + registry + " to upstreams",
+		remedies: []policy.Remedy{{Do: "add to upstreams", Config: quote(registry) + ": {}"}},
+	}
 }
 
 func undirected(repository string) *nowhere {
@@ -31,6 +35,10 @@ func undirected(repository string) *nowhere {
 		repository: repository,
 		why:        "Vidimus cannot tell which registry " + quote(repository) + " is in: put the upstream's name in front of it, or set defaultUpstream",
 		hint:       "put an upstream's name in front of the repository, or set defaultUpstream",
+		remedies: []policy.Remedy{
+			{Do: "put an upstream's name in front of the repository"},
+			{Do: "name the upstream that is meant where there is none", Config: "defaultUpstream: UPSTREAM"},
+		},
 	}
 }
 
@@ -79,7 +87,7 @@ func (l *live) refuse(ctx context.Context, n *nowhere, digest v1.Hash, a asker) 
 		d := policy.Decision{
 			ID: policy.NewID(), Time: now, Revision: l.ID,
 			Subject: policy.Subject{Repository: n.repository, Digest: digest},
-			Reason:  reasonNoUpstream, Explained: n.why, Hint: n.hint,
+			Reason:  reasonNoUpstream, Explained: n.why, Hint: n.hint, Remedies: n.remedies,
 		}
 		return d, l.record(ctx, d, nil, a)
 	})
@@ -88,6 +96,7 @@ func (l *live) refuse(ctx context.Context, n *nowhere, digest v1.Hash, a asker) 
 	}
 	// told in the words of this request
 	d.Subject.Repository, d.Subject.Digest, d.Hint = n.repository, digest, n.hint
+	d.Remedies = n.remedies
 	return &Error{
 		Status: http.StatusForbidden, Code: codeDenied,
 		Message: n.why + " [id " + d.ID + "]", Detail: decisionDetail(d, reasonNoUpstream),

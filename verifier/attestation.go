@@ -40,7 +40,7 @@ func attestation(mediaType string) string {
 func (v *verification) checkEnvelope(e Evidence, data []byte, a attached) Evidence {
 	parsed, err := envelope.ParseEnvelope(data)
 	if err != nil {
-		return e.rejected(ReasonPayloadInvalid, err.Error())
+		return e.fails(CheckForm, ReasonPayloadInvalid, err.Error())
 	}
 	held := envelope.Envelope{Statement: parsed.Statement}
 	m := newMessage(parsed.Signed)

@@ -15,7 +15,7 @@ import (
 func (v *verification) checkBundle(e Evidence, mediaType string, data []byte) (Evidence, error) {
 	b, err := envelope.ParseBundle(mediaType, data)
 	if err != nil {
-		return e.rejected(ReasonPayloadInvalid, err.Error()), nil
+		return e.fails(CheckForm, ReasonPayloadInvalid, err.Error()), nil
 	}
 	e.form = FormBundleDSSE
 	if b.Statement == nil {
@@ -23,9 +23,12 @@ func (v *verification) checkBundle(e Evidence, mediaType string, data []byte) (E
 	}
 	switch {
 	case len(b.Signature) > MaxSignatureSize:
-		return e.rejected(ReasonPayloadInvalid, fmt.Sprintf("it has a signature of more than %d bytes", MaxSignatureSize)), nil
+		return e.fails(CheckForm, ReasonPayloadInvalid, fmt.Sprintf("it has a signature of more than %d bytes", MaxSignatureSize)), nil
 	case b.Certificate && len(v.identities) == 0:
 		e.certified = true
+		if len(v.keys) == 0 {
+			return e.rejected(ReasonUntrusted, "it is signed with a certificate, and nobody is asked for"), nil
+		}
 		return e.rejected(ReasonUntrusted, "it is signed with a certificate, and keys alone are asked for"), nil
 	}
 	e.certified = b.Certificate
@@ -40,12 +43,12 @@ func (v *verification) checkBundle(e Evidence, mediaType string, data []byte) (E
 	if b.Certificate {
 		if b.Statement != nil {
 			if _, err := envelope.ParseStatement(b.Statement); err != nil { // sigstore-go reads it, too
-				return e.rejected(ReasonPayloadInvalid, err.Error()), nil
+				return e.fails(CheckForm, ReasonPayloadInvalid, err.Error()), nil
 			}
 		}
 		p, err := read()
 		if err != nil {
-			return e.rejected(ReasonPayloadInvalid, err.Error()), nil
+			return e.fails(CheckForm, ReasonPayloadInvalid, err.Error()), nil
 		}
 		var ok bool
 		if e, holder, ok = v.checkCertificate(e, p); !ok {
@@ -54,11 +57,15 @@ func (v *verification) checkBundle(e Evidence, mediaType string, data []byte) (E
 	} else {
 		var ok bool
 		if holder, ok = v.holder(signed, b.Signature); !ok {
+			if p, err := v.hintedAt(read); err == nil {
+				e.claimed = hinted(p)
+			}
 			return v.byNobody(e), nil
 		}
 		e = e.signedBy(holder)
 	}
 	if b.Statement == nil {
+		e = e.holds(heldForm | heldDigest)
 		e.verified, e.authorities = true, holder.authorities
 	} else {
 		e = v.checkStatement(e, envelope.Envelope{Statement: b.Statement, Signatures: []envelope.EnvelopeSignature{{Signature: b.Signature}}}, holder.authorities)
@@ -72,11 +79,21 @@ func (v *verification) checkBundle(e Evidence, mediaType string, data []byte) (E
 	return v.timed(e, holder, read), nil
 }
 
+// hintedAt reads a bundle for the key at which it hints, where that is told.
+func (v *verification) hintedAt(read func() (*proven, error)) (*proven, error) {
+	if !v.claiming {
+		return nil, errUnasked
+	}
+	return read()
+}
+
+var errUnasked = errors.New("nobody asks")
+
 // message returns the manifest, which a bundle's signature is over. Nothing is returned
 // when that cannot be read, or is not what the bundle is about, and e is rejected then.
 func (v *verification) message(e *Evidence, b envelope.Bundle) ([]byte, error) {
 	if b.Digest != v.subject.Digest.String() {
-		*e = e.rejected(ReasonUntrusted, "its signature is over other bytes than the manifest's, of which only the digest is known: "+b.Digest)
+		*e = e.fails(CheckDigest, ReasonUntrusted, "its signature is over other bytes than the manifest's, of which only the digest is known: "+b.Digest)
 		return nil, nil
 	}
 	manifest := v.manifest()
@@ -101,8 +118,9 @@ func (v *verification) fetchManifest(ctx context.Context) payload {
 func (v *verification) checkStatement(e Evidence, signed envelope.Envelope, authorities []string) Evidence {
 	statement, err := envelope.ParseStatement(signed.Statement)
 	if err != nil {
-		return e.rejected(ReasonPayloadInvalid, err.Error())
+		return e.fails(CheckForm, ReasonPayloadInvalid, err.Error())
 	}
+	e = e.holds(heldForm)
 	if e.form == FormAttestation || statement.PredicateType != envelope.PredicateCosignSign {
 		e.form, e.predicateType = FormAttestation, statement.PredicateType
 	}
@@ -116,14 +134,15 @@ func (v *verification) checkStatement(e Evidence, signed envelope.Envelope, auth
 		}
 	}
 	if e.claimedName, e.annotations, err = said.Claims(); err != nil {
-		return e.rejected(ReasonPayloadInvalid, err.Error())
+		return e.fails(CheckForm, ReasonPayloadInvalid, err.Error())
 	}
 	switch {
 	case ours == 0:
 		return e.astray(said.Digest)
 	case ours > 1 && e.form != FormAttestation: // which lists a manifest under each of its names
-		return e.rejected(ReasonPayloadInvalid, "the statement names this manifest more than once")
+		return e.fails(CheckForm, ReasonPayloadInvalid, "the statement names this manifest more than once")
 	}
+	e = e.holds(heldDigest)
 	e.verified, e.authorities = true, authorities
 	if e.form == FormAttestation && v.subject.Attestations {
 		e.attested = &attested{statement.Predicate, signed}

@@ -146,6 +146,8 @@ type way struct {
 // vouch is what has been proven of a signature besides who made it.
 type vouch struct {
 	signedAt time.Time // the earliest proven time; zero: none
+	by       string    // what proves it
+	held     checkSet  // a log's entry, a timestamp
 	until    time.Time // when the proof ends; zero: never
 }
 
@@ -153,8 +155,8 @@ type vouch struct {
 // returns with true is signed by e's identity, and trusted says for whom that counts;
 // otherwise e is rejected.
 func (v *verification) checkCertificate(e Evidence, p *proven) (Evidence, trusted, bool) {
-	reject := func(reason, format string, args ...any) (Evidence, trusted, bool) {
-		return e.rejected(reason, fmt.Sprintf(format, args...)), trusted{}, false
+	reject := func(check, reason, format string, args ...any) (Evidence, trusted, bool) {
+		return e.fails(check, reason, fmt.Sprintf(format, args...)), trusted{}, false
 	}
 	e.certified = true
 	var leaf *x509.Certificate
@@ -167,25 +169,32 @@ func (v *verification) checkCertificate(e Evidence, p *proven) (Evidence, truste
 		return err
 	})
 	if err != nil {
-		return reject(ReasonPayloadInvalid, "its certificate cannot be used: %s", plain(err))
+		return reject(CheckCertificate, ReasonPayloadInvalid, "its certificate cannot be used: %s", plain(err))
 	}
+	e.claimed = claimedBy(signer)
 	named := shortenTo(signer.subject, maxNamed) + " by " + shortenTo(signer.issuer, maxNamed)
 	wanted := slices.DeleteFunc(slices.Clone(v.identities), func(id trustedIdentity) bool { return !id.fits(signer) })
 	if len(wanted) == 0 {
-		return reject(ReasonUntrusted, "its certificate names %s, which is none of the identities asked for (%d)", named, len(v.identities))
+		return reject(CheckIdentity, ReasonUntrusted, "its certificate names %s, which is none of the identities asked for (%d)", named, len(v.identities))
 	}
+	e = e.holds(heldIdentity)
 	key, err := NewKey(leaf.PublicKey)
 	if err != nil {
-		return reject(ReasonUntrusted, "the key in its certificate, of %s, is not one that counts: %s", named, plain(err))
+		return reject(CheckCertificate, ReasonUntrusted, "the key in its certificate, of %s, is not one that counts: %s", named, plain(err))
 	}
 	if !key.verifies(newMessage(p.signed), p.signature) {
-		return reject(ReasonUntrusted, "its signature is not by the key in its certificate, of %s", named)
+		return reject(CheckSignature, ReasonUntrusted, "its signature is not by the key in its certificate, of %s", named)
 	}
+	e = e.holds(heldSignature)
 	by, vouched, err := v.vouchers(wanted, p, leaf, others)
 	if err != nil {
-		return reject(ReasonUntrusted, "its certificate, of %s, does not hold: %s", named, plain(err))
+		return reject(wanted[0].blame(p, v.now), ReasonUntrusted, "its certificate, of %s, does not hold: %s", named, plain(err))
 	}
-	e.issuer, e.subject, e.signedAt, e.until = signer.issuer, signer.subject, vouched.signedAt, vouched.until
+	e = e.holds(vouched.held | heldIdentity | heldSignature | heldCertificate)
+	if !v.claiming {
+		e.claimed = nil
+	}
+	e.issuer, e.subject, e.signedAt, e.timeBy, e.until = signer.issuer, signer.subject, vouched.signedAt, vouched.by, vouched.until
 	e.by = by.authorities
 	if slices.ContainsFunc(v.keys, func(k trusted) bool { return k.key.id == key.id }) {
 		e.sharedKey = key.id
@@ -238,6 +247,9 @@ func (v *verification) vouchers(wanted []trustedIdentity, p *proven, leaf *x509.
 // check checks a certificate and what proves when it was used. The signature has been
 // checked with its key.
 func (w way) check(p *proven, leaf *x509.Certificate, others []*x509.Certificate, now time.Time) (vouch, error) {
+	if w.root == nil {
+		return vouch{}, errors.New(noRoot)
+	}
 	if w.private {
 		return w.checkPrivate(p, leaf, others, now)
 	}
@@ -252,7 +264,7 @@ func (w way) check(p *proven, leaf *x509.Certificate, others []*x509.Certificate
 	if p.old != nil && w.root.HasLogs() {
 		at, err := p.old.certified(p, w.root, leaf, others, now)
 		if err == nil {
-			return vouch{signedAt: at}, nil
+			return vouch{signedAt: at.Time, by: at.by, held: at.held | heldLog}, nil
 		}
 		problems = append(problems, err)
 	}
@@ -265,7 +277,11 @@ func (w way) check(p *proven, leaf *x509.Certificate, others []*x509.Certificate
 		}
 		at, err := p.verify(by.verifier, now)
 		if err == nil {
-			return vouch{signedAt: at}, nil
+			v := vouch{signedAt: at.Time, by: at.by, held: at.held}
+			if by.verifier == verifiers.logged {
+				v.held |= heldLog
+			}
+			return v, nil
 		}
 		problems = append(problems, err)
 	}
@@ -277,27 +293,49 @@ func (w way) check(p *proven, leaf *x509.Certificate, others []*x509.Certificate
 
 // verify lets sigstore-go check everything, the signature once more, and returns the
 // earliest proven time. Who signed, and what, is checked elsewhere.
-func (p *proven) verify(verifier *verify.Verifier, now time.Time) (time.Time, error) {
+func (p *proven) verify(verifier *verify.Verifier, now time.Time) (datum, error) {
 	about := verify.WithoutArtifactUnsafe()
 	if p.message {
 		about = verify.WithArtifact(bytes.NewReader(p.signed))
 	}
 	result, err := verifier.Verify(p.entity, verify.NewPolicy(about, verify.WithoutIdentitiesUnsafe()))
 	if err != nil {
-		return time.Time{}, err
+		return datum{}, err
 	}
-	times := make([]time.Time, len(result.VerifiedTimestamps))
+	times := make([]datum, len(result.VerifiedTimestamps))
 	for i, t := range result.VerifiedTimestamps {
-		times[i] = t.Timestamp
+		if times[i] = stampedAt(t.Timestamp); t.Type == "Tlog" {
+			times[i] = loggedAt(t.Timestamp)
+		}
 	}
 	return earliest(times, now)
+}
+
+// blame names the check that failed of a certificate that does not hold for id. It is
+// for telling: nothing is decided by it.
+func (id trustedIdentity) blame(p *proven, now time.Time) string {
+	r := id.authority.Root
+	if r == nil || id.authority.PrivatePKI || !r.HasTimes() {
+		return CheckCertificate
+	}
+	proof, err := r.times(p, r.material, now)
+	switch {
+	case r.HasLogs() && !id.authority.Unlogged && guarded(func() error { return logged(p, r.material) }) != nil:
+		return CheckLog
+	case err != nil && !r.HasLogs():
+		return CheckTimestamp
+	case err != nil || proof.Time.IsZero():
+		return CheckTime
+	}
+	return CheckCertificate
 }
 
 // checkPrivate checks a certificate of a private PKI: the whole chain must be valid at
 // the proven time, or, where none is proven, now.
 func (w way) checkPrivate(p *proven, leaf *x509.Certificate, others []*x509.Certificate, now time.Time) (vouch, error) {
-	at, err := w.root.times(p, w.root.material, now)
+	proof, err := w.root.times(p, w.root.material, now)
 	proves := err == nil
+	at := proof.Time
 	if !proves {
 		at = now
 	}
@@ -311,7 +349,7 @@ func (w way) checkPrivate(p *proven, leaf *x509.Certificate, others []*x509.Cert
 	case err != nil:
 		return vouch{}, fmt.Errorf("now, for no time is proven: %w", err)
 	case proves:
-		return vouch{signedAt: at}, nil
+		return vouch{signedAt: at, by: proof.by, held: proof.held}, nil
 	}
 	return vouch{until: until}, nil
 }

@@ -58,6 +58,10 @@ type Evidence struct {
 	authorities    []string
 	signedAt       time.Time // zero: no time is proven
 	untimed        string    // why not
+	timeBy         string    // what proves it
+	held           checkSet
+	failed         string    // the check for which it is rejected; empty: it was not checked
+	claimed        *Claimed  // never changed once Verify has returned
 	until          time.Time // when what proves it ends; zero: never
 	claimedName    string
 	annotations    map[string]any
@@ -136,6 +140,10 @@ func (e Evidence) Certified() bool { return e.certified }
 // SignedAt returns when it was signed, at the latest: the earliest time that the trust
 // root proves. It is false, with why, when none is proven.
 func (e Evidence) SignedAt() (at time.Time, proven bool) { return e.signedAt, !e.signedAt.IsZero() }
+
+// ProvenBy returns what proves the time of SignedAt: ProvenByLog or ProvenByTimestamp;
+// empty when none is proven.
+func (e Evidence) ProvenBy() string { return e.timeBy }
 
 // Untimed returns one line of printable text about why SignedAt is false.
 func (e Evidence) Untimed() string { return e.untimed }
@@ -233,39 +241,10 @@ func (e Evidence) Brief() Evidence {
 	return e
 }
 
-// MarshalJSON implements json.Marshaler, for records of decisions.
-func (e Evidence) MarshalJSON() ([]byte, error) {
-	digest := ""
-	if e.digest != (v1.Hash{}) {
-		digest = e.digest.String()
-	}
-	var otherKeys []string
-	for _, other := range e.others {
-		otherKeys = append(otherKeys, other.KeyID)
-	}
-	return json.Marshal(struct {
-		Form          string         `json:"form"`
-		Source        string         `json:"source"`
-		Digest        string         `json:"digest,omitempty"`
-		Verified      bool           `json:"verified"`
-		Reason        string         `json:"reason,omitempty"`
-		Detail        string         `json:"detail,omitempty"`
-		KeyID         string         `json:"keyID,omitempty"`
-		OtherKeys     []string       `json:"otherKeyIDs,omitempty"`
-		Issuer        string         `json:"issuer,omitempty"`
-		Subject       string         `json:"subject,omitempty"`
-		SignedAt      time.Time      `json:"signedAt,omitzero"`
-		Authorities   []string       `json:"authorities,omitempty"`
-		ClaimedName   string         `json:"claimedName,omitempty"`
-		Annotations   map[string]any `json:"annotations,omitempty"`
-		PredicateType string         `json:"predicateType,omitempty"`
-	}{e.form, e.source, digest, e.verified, e.reason, e.detail, e.keyID, otherKeys, e.issuer, e.subject, e.signedAt.UTC(), e.authorities, e.claimedName, e.annotations, e.predicateType})
-}
-
 // signedBy returns e with the key that signed it.
 func (e Evidence) signedBy(holder trusted) Evidence {
 	e.keyID, e.by = holder.key.id, holder.authorities
-	return e
+	return e.holds(heldSignature)
 }
 
 // unproven returns e, which a key has signed, without a time.

@@ -113,17 +113,17 @@ func (o *inTotoEntry) time(p *proven, r *Root, material root.TrustedMaterial) (t
 
 // certified is time for the holder of a certificate of r's authorities, which must have
 // been valid then.
-func (o *inTotoEntry) certified(p *proven, r *Root, leaf *x509.Certificate, others []*x509.Certificate, now time.Time) (time.Time, error) {
+func (o *inTotoEntry) certified(p *proven, r *Root, leaf *x509.Certificate, others []*x509.Certificate, now time.Time) (datum, error) {
 	at, err := o.time(p, r, r.material)
 	if err != nil {
-		return time.Time{}, err
+		return datum{}, err
 	}
 	chains, _, err := r.chains(leaf, others, at)
 	if err == nil {
 		err = r.promised(chains)
 	}
 	if err != nil {
-		return time.Time{}, fmt.Errorf("at the time of its log entry: %w", err)
+		return datum{}, fmt.Errorf("at the time of its log entry: %w", err)
 	}
-	return earliest([]time.Time{at}, now)
+	return earliest([]datum{loggedAt(at)}, now)
 }

@@ -192,7 +192,10 @@ func (s *search) take(ctx context.Context, c Candidate) bool {
 
 // readable reports whether there is anything to be learnt from c's payload.
 func (v *verification) readable(c Candidate) bool {
-	return c.fault == "" && len(v.keys)+len(v.identities) > 0
+	if c.fault != "" {
+		return false
+	}
+	return len(v.keys)+len(v.identities) > 0 || v.stranger != nil && (c.form != FormSimpleSigning || c.attached.certificate != "")
 }
 
 // cost returns how many bytes have to be fetched to try c, at most.

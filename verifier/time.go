@@ -25,21 +25,33 @@ func (w Window) Contains(at time.Time) bool {
 	return !at.Before(w.From) && (w.Until.IsZero() || at.Before(w.Until))
 }
 
+// datum is a proven time, and what proves it.
+type datum struct {
+	time.Time
+	by   string
+	held checkSet // everything that holds, not only what proves this time
+}
+
+func loggedAt(t time.Time) datum  { return datum{t, ProvenByLog, heldLog} }
+func stampedAt(t time.Time) datum { return datum{t, ProvenByTimestamp, heldTimestamp} }
+
 // earliest returns the earliest of proven times: that it existed is proven from then
 // on. One that is yet to come says that a clock is wrong, ours or theirs, and nothing is
 // proven.
-func earliest(times []time.Time, now time.Time) (time.Time, error) {
+func earliest(times []datum, now time.Time) (datum, error) {
 	if len(times) == 0 {
-		return time.Time{}, errors.New("no time is proven")
+		return datum{}, errors.New("no time is proven")
 	}
 	first := times[0]
 	for _, t := range times {
 		if t.After(now.Add(maxSkew)) {
-			return time.Time{}, fmt.Errorf("its proven time is yet to come: %s", t.UTC().Format(time.RFC3339))
+			return datum{}, fmt.Errorf("its proven time is yet to come: %s", t.UTC().Format(time.RFC3339))
 		}
-		if t.Before(first) {
+		held := first.held | t.held
+		if t.Before(first.Time) {
 			first = t
 		}
+		first.held = held
 	}
 	return first, nil
 }
@@ -47,23 +59,23 @@ func earliest(times []time.Time, now time.Time) (time.Time, error) {
 // times returns the earliest time that log entries and timestamps prove. It is for
 // signatures that count without one: an entry or timestamp that does not hold proves
 // nothing, and takes nothing away.
-func (r *Root) times(p *proven, material root.TrustedMaterial, now time.Time) (time.Time, error) {
-	var times []time.Time
+func (r *Root) times(p *proven, material root.TrustedMaterial, now time.Time) (datum, error) {
+	var times []datum
 	var problem error
 	err := guarded(func() error {
 		if p.old != nil && r.HasLogs() {
 			at, err := p.old.time(p, r, material)
 			if err == nil {
-				times = append(times, at)
+				times = append(times, loggedAt(at))
 			}
 			return err
 		}
 		if !r.HasLogs() || len(p.entity.GetVerificationMaterial().GetTlogEntries()) == 0 {
 			return nil
 		}
-		logged, err := verify.VerifyTlogEntry(p.entity, material, 1, true)
-		for _, t := range logged {
-			times = append(times, t.Time)
+		entries, err := verify.VerifyTlogEntry(p.entity, material, 1, true)
+		for _, t := range entries {
+			times = append(times, loggedAt(t.Time))
 		}
 		return err
 	})
@@ -76,7 +88,7 @@ func (r *Root) times(p *proven, material root.TrustedMaterial, now time.Time) (t
 		}
 		stamped, faults, err := verify.VerifySignedTimestamp(p.entity, p.stamps(material))
 		for _, t := range stamped {
-			times = append(times, t.Time)
+			times = append(times, stampedAt(t.Time))
 		}
 		return errors.Join(append(faults, err)...)
 	})
@@ -84,9 +96,15 @@ func (r *Root) times(p *proven, material root.TrustedMaterial, now time.Time) (t
 		problem = err
 	}
 	if len(times) == 0 && problem != nil {
-		return time.Time{}, problem
+		return datum{}, problem
 	}
 	return earliest(times, now)
+}
+
+// logged checks that a log has an entry about p, whatever time that proves.
+func logged(p *proven, material root.TrustedMaterial) error {
+	_, err := verify.VerifyTlogEntry(p.entity, material, 1, false)
+	return err
 }
 
 // timed adds to e, which a key has signed, when that was, as far as the trust roots of
@@ -97,8 +115,7 @@ func (v *verification) timed(e Evidence, holder trusted, get func() (*proven, er
 	var err error
 	for i, r := range holder.roots {
 		if r == nil || !r.HasTimes() {
-			e.signedAt = time.Time{}
-			return e
+			return e.untimedFor(e.untimed)
 		}
 		if i > 0 && r == holder.roots[0] {
 			continue
@@ -112,14 +129,20 @@ func (v *verification) timed(e Evidence, holder trusted, get func() (*proven, er
 		at, err := r.times(p, keyMaterial{r.material, holder.key}, v.now)
 		switch {
 		case err != nil:
-			e.signedAt, e.untimed = time.Time{}, plain(err)
-			return e
+			return e.untimedFor(plain(err))
 		case i > 0 && !at.Equal(e.signedAt):
-			e.signedAt, e.untimed = time.Time{}, "the trust roots of its authorities differ about it"
-			return e
+			return e.untimedFor("the trust roots of its authorities differ about it")
 		}
-		e.signedAt, e.untimed = at, ""
+		e.signedAt, e.timeBy, e.untimed = at.Time, at.by, ""
+		e = e.holds(at.held)
 	}
+	return e
+}
+
+// untimedFor returns e with no proven time, and why.
+func (e Evidence) untimedFor(why string) Evidence {
+	e.signedAt, e.timeBy, e.untimed = time.Time{}, "", why
+	e.held &^= heldLog | heldTimestamp
 	return e
 }
 

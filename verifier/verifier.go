@@ -120,6 +120,12 @@ type Subject struct {
 	// ones have their statement (Evidence.Predicate). Without it those are told that
 	// come along with signatures, and no request is made for others.
 	Attestations bool
+	// Claims says that it is to be told whom rejected evidence names as its signer
+	// (Evidence.Claimed), though it counts for nothing: for one who explains, or who looks
+	// for what a first policy could say. ClaimRoots, where there are any, are what such
+	// certificates are checked with.
+	Claims     bool
+	ClaimRoots []*Root
 	// Now is the moment for which certificates are checked where no time is proven, and
 	// after which no time can be proven. Zero: when Verify is called.
 	Now time.Time

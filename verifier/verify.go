@@ -110,6 +110,9 @@ func Verify(ctx context.Context, registry Registry, subject Subject, authorities
 		v.now = time.Now()
 	}
 	v.manifest = sync.OnceValue(func() payload { return v.fetchManifest(ctx) })
+	if subject.Claims {
+		v.stranger, v.proves = v.claims(), true
+	}
 	for _, source := range sources {
 		v.searches = append(v.searches, newSearch(v, source))
 	}
@@ -173,7 +176,9 @@ type verification struct {
 	subject     Subject
 	keys        []trusted
 	identities  []trustedIdentity
-	proves      bool // there is a trust root
+	proves      bool          // there is a trust root, or claims are told
+	stranger    *verification // tells claims; nil where nobody asks for them
+	claiming    bool          // it is the stranger of another one
 	now         time.Time
 	predictions *predictions
 	found       func() // tells the registry, once
@@ -220,17 +225,26 @@ func (v *verification) report(ctx context.Context) Report {
 	return report
 }
 
-// check returns what a candidate turns out to be. An error means that nobody
-// could tell.
+// check returns what a candidate turns out to be, with what it claims. An error means
+// that nobody could tell.
 func (v *verification) check(c Candidate, p payload) (Evidence, error) {
+	e, err := v.checkFor(c, p)
+	if err != nil {
+		return e, err
+	}
+	return v.claim(e, c, p), nil
+}
+
+// checkFor is check without claims.
+func (v *verification) checkFor(c Candidate, p payload) (Evidence, error) {
 	e := Evidence{form: c.form, source: c.origin, digest: c.blob.Digest}
 	switch {
 	case c.fault != "":
-		return e.rejected(ReasonPayloadInvalid, c.fault), nil
-	case len(v.keys)+len(v.identities) == 0:
-		return e.rejected(ReasonUntrusted, "there is no key to check it with"), nil
+		return e.fails(CheckForm, ReasonPayloadInvalid, c.fault), nil
+	case len(v.keys)+len(v.identities) == 0 && (c.form != FormBundle || p.data == nil):
+		return e.rejected(ReasonUntrusted, noKeys), nil
 	case errors.Is(p.err, fs.ErrNotExist):
-		return e.rejected(ReasonPayloadInvalid, fmt.Sprintf("its payload %s is missing", c.blob.Digest)), nil
+		return e.fails(CheckForm, ReasonPayloadInvalid, fmt.Sprintf("its payload %s is missing", c.blob.Digest)), nil
 	case p.err != nil:
 		return Evidence{}, fmt.Errorf("%s: payload %s: %w", c.origin, c.blob.Digest, p.err)
 	}
@@ -253,7 +267,7 @@ func (v *verification) checkPayload(e Evidence, data []byte, c Candidate) Eviden
 	case c.attached.certified() && len(v.identities) > 0:
 		p, err := c.attached.proven(data, c.signature)
 		if err != nil {
-			return e.rejected(ReasonPayloadInvalid, err.Error())
+			return e.fails(CheckForm, ReasonPayloadInvalid, err.Error())
 		}
 		if e, holder, ok = v.checkCertificate(e, p); !ok {
 			return e
@@ -263,12 +277,14 @@ func (v *verification) checkPayload(e Evidence, data []byte, c Candidate) Eviden
 	}
 	said, err := envelope.ParsePayload(data)
 	if err != nil {
-		return e.rejected(ReasonPayloadInvalid, err.Error())
+		return e.fails(CheckForm, ReasonPayloadInvalid, err.Error())
 	}
+	e = e.holds(heldForm)
 	e.claimedName, e.annotations = said.Reference, said.Annotations
 	if said.Digest != v.subject.Digest.String() {
 		return e.astray(said.Digest)
 	}
+	e = e.holds(heldDigest)
 	e.verified, e.authorities = true, holder.authorities
 	if e.keyID == "" {
 		return e
@@ -279,14 +295,20 @@ func (v *verification) checkPayload(e Evidence, data []byte, c Candidate) Eviden
 	return v.timed(e, holder, func() (*proven, error) { return c.attached.proven(data, c.signature) })
 }
 
+// noKeys says why a signature was not checked.
+const noKeys = "there is no key to check it with"
+
 // byNobody rejects what none of the keys has signed.
 func (v *verification) byNobody(e Evidence) Evidence {
-	return e.rejected(ReasonUntrusted, fmt.Sprintf("its signature is by none of the keys asked for (%d)", len(v.keys)))
+	if len(v.keys) == 0 {
+		return e.rejected(ReasonUntrusted, noKeys)
+	}
+	return e.fails(CheckSignature, ReasonUntrusted, fmt.Sprintf("its signature is by none of the keys asked for (%d)", len(v.keys)))
 }
 
 // astray rejects what a trusted signer has signed about the manifest of digest.
 func (e Evidence) astray(digest string) Evidence {
-	return e.rejected(ReasonDigestMismatch, fmt.Sprintf("%s signed %s@%s", e.signer(), e.claimedName, digest))
+	return e.fails(CheckDigest, ReasonDigestMismatch, fmt.Sprintf("%s signed %s@%s", e.signer(), e.claimedName, digest))
 }
 
 // holder returns the first key that verifies signature over data.

@@ -297,7 +297,7 @@ func TestEvidenceIsImmutableAndRecorded(t *testing.T) {
 		t.Fatal(err)
 	}
 	expected := `{"form":"simple-signing","source":"` + sigTag + `","digest":"` + digestOf(p).String() + `","verified":true,"keyID":"` +
-		keyOf(t, key).ID() + `","authorities":["release"],"claimedName":"` + repository + `","annotations":{"list":["a"],"n":1}}`
+		keyOf(t, key).ID() + `","untimed":"it has neither a log entry nor a timestamp","authorities":["release"],"claimedName":"` + repository + `","annotations":{"list":["a"],"n":1}}`
 	if diff := cmp.Diff(expected, string(got)); diff != "" {
 		t.Error(diff)
 	}

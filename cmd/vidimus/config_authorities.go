@@ -14,7 +14,10 @@ import (
 // stays, so that the policies that name it are not blamed as well.
 func (j *judgement) authorities() {
 	if !j.config.TrustedRoot.none() {
-		j.root(j.config.TrustedRoot, true) // reported once, and whether or not anybody needs it
+		// reported once, and whether or not anybody needs it
+		if r, what := j.root(j.config.TrustedRoot, true); what == "" && r.HasTimes() && r.HasAuthorities() {
+			j.out.Policy.Root = r
+		}
 	}
 	first := make(map[string]pos)
 	for _, a := range j.config.Authorities {

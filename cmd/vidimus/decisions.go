@@ -316,6 +316,9 @@ func summary(r proxy.Record) string {
 	if r.Explained != "" {
 		parts = append(parts, r.Explained)
 	}
+	if seen := seenIn(r); seen != "" {
+		parts = append(parts, "seen: "+seen)
+	}
 	if r.Via != "" {
 		parts = append(parts, "through index "+r.Via)
 	}
@@ -326,6 +329,35 @@ func summary(r proxy.Record) string {
 		parts = append(parts, "SERVED all the same, for the caller may "+r.Access)
 	}
 	return strings.Join(parts, "; ")
+}
+
+// seenIn tells who has signed an image that is only observed, so that a first policy can
+// be written from it: a handful of them, each once.
+func seenIn(r proxy.Record) string {
+	const most = 4
+	pieces, err := parseEvidence(r.Evidence)
+	if r.Enforcement != policy.Observe.String() || err != nil {
+		return ""
+	}
+	var seen []string
+	for _, p := range pieces {
+		text := p.Form + " by "
+		switch {
+		case p.Verified:
+			text += strings.Join(p.Authorities, ", ")
+		case p.Claimed != nil:
+			text += claims(*p.Claimed, p.Detail)
+		default:
+			text += "nobody known"
+		}
+		if !slices.Contains(seen, text) {
+			seen = append(seen, text)
+		}
+	}
+	if len(seen) > most {
+		seen = append(seen[:most], fmt.Sprintf("and %d more", len(seen)-most))
+	}
+	return strings.Join(seen, ", ")
 }
 
 // causesBeside joins the causes that the explanation beside them does not tell
@@ -370,7 +402,6 @@ func (r toldDecision) print(w io.Writer) error {
 	row("reason", r.Reason)
 	row("because", r.Explained)
 	row("causes", causesBeside(r.Explained, r.Causes))
-	row("to mend it", r.Hint)
 	row("signed by", strings.Join(r.Authorities, ", "))
 	row("through index", r.Via)
 	row("exception", r.Exception)
@@ -382,6 +413,7 @@ func (r toldDecision) print(w io.Writer) error {
 		return err
 	}
 	var b strings.Builder
+	writeRemedies(&b, r.Decision == "allowed", r.Remedies, r.Hint)
 	b.WriteString("evidence\n")
 	if len(pieces) == 0 {
 		fmt.Fprintf(&b, "  %s\n", nothingFound(r.Decision == "allowed", r.Reason))

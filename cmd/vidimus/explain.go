@@ -22,6 +22,7 @@ type explainFlags struct {
 	config string
 	policy string
 	server string
+	via    string
 	output string
 }
 
@@ -39,21 +40,35 @@ The policy is that of the server's configuration, or of --policy FILE, which may
 be a configuration without upstreams: the image's own registry is then asked,
 with docker's credentials.
 
+With each piece of evidence stand who made it and when, as far as that is known and by
+what it is proven, what was checked and what failed, and for which authorities it counts.
+What nobody is asked to have signed is told as well, as a claim: proven, where a trust
+root is configured, or what anybody may have written. Below a denial stand the commands
+or lines of the configuration that would mend it.
+
+A manifest that an index lists may be served by its digest for the index's sake: --via
+names a tag or digest of the same repository, which is looked at first, as if it had
+been pulled.
+
 ID is the identifier of a decision, from an error or a log, and --server the
-admin listener of the server that made it (admin.addr).
+admin listener of the server that made it (admin.addr). With --server IMAGE is what that
+server has decided about an image last.
 
 Exit code 0: allowed; 1: denied, also where warn or observe serves it all the
 same, or there is no such image; 2: misuse; 3: could not tell.`,
 		Example: `  vidimus explain ghcr.io/acme/web:v1
   vidimus explain --policy policy.yaml --output json ghcr.io/acme/web@sha256:...
-  vidimus explain 7f3c51f2a09be1d4 --server http://127.0.0.1:5082`,
+  vidimus explain --via v1 ghcr.io/acme/web@sha256:...
+  vidimus explain 7f3c51f2a09be1d4 --server http://127.0.0.1:5082
+  vidimus explain ghcr.io/acme/web:v1 --server http://127.0.0.1:5082`,
 		Args: takesOne("one image, or the id of a decision"),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
 	addConfigFlag(cmd, &f.config)
 	flags := cmd.Flags()
 	flags.StringVar(&f.policy, "policy", "", "configuration to decide by, upstreams optional")
-	flags.StringVar(&f.server, "server", "", "URL of a running server's admin listener, to explain a decision's id")
+	flags.StringVar(&f.server, "server", "", "URL of a running server's admin listener, to explain what it has decided")
+	flags.StringVar(&f.via, "via", "", "tag or digest of an index of the same repository, through which a digest may be allowed")
 	flags.StringVarP(&f.output, "output", "o", "text", "text or json")
 	return cmd
 }
@@ -62,11 +77,13 @@ func (f *explainFlags) run(cmd *cobra.Command, what string) error {
 	if f.output != "text" && f.output != "json" {
 		return misuse(fmt.Errorf("unknown output %q: want text or json", f.output))
 	}
-	if isDecisionID(what) {
+	switch {
+	case f.via != "" && (f.server != "" || isDecisionID(what) || !strings.Contains(what, "@")):
+		return misuse(errors.New("--via is for an image by digest, decided about here: an index may let a digest pass, and never a tag"))
+	case isDecisionID(what):
 		return f.explainID(cmd, what)
-	}
-	if f.server != "" {
-		return misuse(fmt.Errorf("%q is not a decision's id: --server explains ids only", what))
+	case f.server != "":
+		return f.explainDecided(cmd, what)
 	}
 	return f.explainImage(cmd, what)
 }
@@ -89,6 +106,39 @@ func (f *explainFlags) explainID(cmd *cobra.Command, id string) error {
 	if err != nil {
 		return misuse(err)
 	}
+	return f.tell(cmd, told)
+}
+
+// explainDecided shows what a server has decided last about an image.
+func (f *explainFlags) explainDecided(cmd *cobra.Command, image string) error {
+	repository, ok := repositoryOf(image)
+	if !ok {
+		return misuse(fmt.Errorf("%q is neither the id of a decision nor an image with its registry", image))
+	}
+	reference := "latest"
+	if _, digest, ok := strings.Cut(image, "@"); ok {
+		reference = digest
+	} else if colon := strings.LastIndexByte(image, ':'); colon > strings.LastIndexByte(image, '/') {
+		reference = image[colon+1:]
+	}
+	records, err := askDecisions(cmd.Context(), f.server, proxy.Query{Image: reference})
+	if err != nil {
+		return err
+	}
+	for _, r := range slices.Backward(records) {
+		if r.Repository == repository && (r.Reference == reference || r.Digest == reference) {
+			told, err := oneDecision(slices.DeleteFunc(records, func(o proxy.Record) bool { return o.ID != r.ID }), r.ID)
+			if err != nil {
+				return err
+			}
+			return f.tell(cmd, told)
+		}
+	}
+	return misuse(fmt.Errorf("the server knows no recent decision about %s; without --server vidimus explain decides anew", displayed(image)))
+}
+
+// tell shows a decision of a server, and leaves as it says.
+func (f *explainFlags) tell(cmd *cobra.Command, told toldDecision) (err error) {
 	if f.output == "json" {
 		err = json.NewEncoder(cmd.OutOrStdout()).Encode(told)
 	} else {
@@ -143,7 +193,12 @@ func (f *explainFlags) explainImage(cmd *cobra.Command, image string) error {
 		return err
 	}
 	defer engine.close()
-	explanation, err := engine.Explain(cmd.Context(), image)
+	var explanation proxy.Explanation
+	if f.via == "" {
+		explanation, err = engine.Explain(cmd.Context(), image)
+	} else {
+		explanation, err = engine.ExplainThrough(cmd.Context(), image, f.via)
+	}
 	d := explanation.Decision
 	if err != nil && d.ID == "" {
 		return undecidedExit(image, proxy.AsError(err))
@@ -174,6 +229,9 @@ func undecidedExit(image string, told *proxy.Error) error {
 	}
 	if cause := told.Err; cause != nil && cause.Error() != fs.ErrNotExist.Error() && !strings.Contains(text, cause.Error()) {
 		text += ": " + cause.Error()
+	}
+	if told.Detail != nil && told.Detail.Hint != "" {
+		text += "; " + told.Detail.Hint
 	}
 	switch told.Status {
 	case http.StatusBadRequest:

@@ -15,6 +15,7 @@ import (
 
 	"vidimus/policy"
 	"vidimus/proxy"
+	"vidimus/verifier"
 )
 
 func TestEvidenceIsShownUnderWhereItWasFound(t *testing.T) {
@@ -171,11 +172,21 @@ func TestTheServerOfDecisions(t *testing.T) {
 // TestEveryReasonIsKnown reads the reasons of denials from where they are
 // declared, so that --reason takes each of them.
 func TestEveryReasonIsKnown(t *testing.T) {
+	for _, reason := range declaredReasons(t) {
+		if !slices.Contains(decisionWords(), reason) {
+			t.Errorf("--reason does not take %s", reason)
+		}
+	}
+}
+
+// declaredReasons are those that package policy declares.
+func declaredReasons(t *testing.T) []string {
+	t.Helper()
+	var reasons []string
 	files, err := filepath.Glob("../../policy/*.go")
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)
 	}
-	found := 0
 	for _, name := range files {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
 		if err != nil {
@@ -191,13 +202,46 @@ func TestEveryReasonIsKnown(t *testing.T) {
 				return true
 			}
 			reason, err := strconv.Unquote(literal.Value)
-			if found++; err != nil || !slices.Contains(decisionWords(), reason) {
-				t.Errorf("%s: --reason does not take %s", name, literal.Value)
+			if err != nil {
+				t.Fatal(name, err)
 			}
+			reasons = append(reasons, reason)
 			return true
 		})
 	}
-	if found < 10 {
-		t.Errorf("found %d reasons", found)
+	if len(reasons) < 10 {
+		t.Fatalf("found %v", reasons)
+	}
+	return reasons
+}
+
+// The record of what is only observed says who has signed, so that a first policy can be
+// written from it.
+func TestDecisionsTellWhoHasSignedWhatIsObserved(t *testing.T) {
+	evidence := []byte(`[
+		{"form":"bundle-dsse","verified":true,"authorities":["release"]},
+		{"form":"bundle-dsse","claimed":{"issuer":"https://i.example","subject":"a\u202e","proven":false,"detail":"no trust root"}},
+		{"form":"simple-signing","claimed":{"issuer":"https://i.example","subject":"ci","proven":true,"signedAt":"2026-01-31T15:04:05Z","provenBy":"timestamp","logged":true}},
+		{"form":"bundle-message","claimed":{"key":"3f2a","proven":false}},
+		{"form":"simple-signing"},{"form":"simple-signing"}]`)
+	r := proxy.Record{Decision: "denied", Enforcement: "observe", Evidence: evidence}
+	want := `seen: bundle-dsse by release, bundle-dsse by "a\u202e" by https://i.example; not proven: no trust root, ` +
+		"simple-signing by ci by https://i.example; proven by the trust root, 2026-01-31T15:04:05Z by a timestamp, in a log, " +
+		"bundle-message by key 3f2a, which is a hint that anybody can write, and 1 more"
+	if got := summary(r); !strings.HasSuffix(got, want) {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if r.Enforcement = "enforce"; strings.Contains(summary(r), "seen") {
+		t.Errorf("got %s", summary(r))
+	}
+}
+
+func TestPiecesThatAreAlikeAreShownOnce(t *testing.T) {
+	a := piece{Written: verifier.Written{Form: "simple-signing", Source: "x.sig", Reason: "untrusted"}}
+	b := a
+	b.Nearest = true
+	want := []string{"x.sig", "└─ rejected (untrusted): simple-signing (3 of them)", "     nearest  to what is missing"}
+	if diff := cmp.Diff(want, evidenceTree([]piece{a, b, a})); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -74,6 +74,12 @@ type tested struct {
 	Want      string `json:"want"`
 }
 
+// testedAll is the stable output of a table.
+type testedAll struct {
+	OK    bool     `json:"ok"`
+	Tests []tested `json:"tests"`
+}
+
 const (
 	testOK      = "ok"
 	testFailed  = "failed"
@@ -227,7 +233,7 @@ func (f *policyTestFlags) report(w io.Writer, all []tested) error {
 	}
 	var err error
 	if f.output == "json" {
-		err = json.NewEncoder(w).Encode(map[string]any{"ok": counts[testOK] == len(all), "tests": all})
+		err = json.NewEncoder(w).Encode(testedAll{counts[testOK] == len(all), all})
 	} else {
 		_, err = fmt.Fprintf(w, "%d as expected, %d not, %d could not be told\n", counts[testOK], counts[testFailed], counts[testUnknown])
 	}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
@@ -55,11 +56,16 @@ func signCertified(t *testing.T) certified {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return certifyImage(t, strings.TrimPrefix(server.URL, "http://")+"/acme/web", image)
+}
+
+// certifyImage pushes an image to a repository as v1, and signs it.
+func certifyImage(t *testing.T, repository string, image v1.Image) certified {
+	t.Helper()
 	digest, err := image.Digest()
 	if err != nil {
 		t.Fatal(err)
 	}
-	repository := strings.TrimPrefix(server.URL, "http://") + "/acme/web"
 	push := func(tag string) {
 		reference, err := name.ParseReference(repository + ":" + tag)
 		if err != nil {

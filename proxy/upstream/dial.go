@@ -64,7 +64,8 @@ func (e egress) check(addr netip.Addr, own bool, name string) error {
 				continue
 			}
 			return fault(KindRefused, "%s has the private address %s, which redirects, token hosts and proxies may have only when egress.allow lists it", clip(name), addr).
-				advise("it leads to a private address, which egress.allow would have to list")
+				advise("it leads to a private address, which egress.allow would have to list").
+				set("egress", "allow: [%q]", netip.PrefixFrom(addr, addr.BitLen()).String())
 		default:
 			return fault(KindRefused, "%s has the address %s, which is never dialled (link-local, unspecified or multicast)", clip(name), addr).
 				advise("it leads to an address that is never dialled")

@@ -103,6 +103,9 @@ func TestHTTPProxy(t *testing.T) {
 		if !strings.Contains(err.Error(), "egress.allow") || len(proxy.lines()) != 0 {
 			t.Errorf("%v; asked %q", err, proxy.lines())
 		}
+		if where, config := settingOf(err); where != "egress" || config != `allow: ["127.0.0.1/32"]` {
+			t.Errorf("setting is %s in %s", config, where)
+		}
 	})
 	t.Run("is not sent to addresses that we would not dial", func(t *testing.T) {
 		for _, target := range []string{"http://169.254.169.254/after", "http://10.0.0.1/after", "http://0x7f.1/after"} {

@@ -39,6 +39,8 @@ type Error struct {
 	kind       string
 	text       string
 	advice     string
+	where      string // of the configuration
+	setting    string // what to write there
 	retryAfter time.Duration
 	status     int // of the answer that is not the expected one, or 0
 	code       string
@@ -79,6 +81,16 @@ func (e *Error) Code() string { return e.code }
 // advise adds advice to e, and returns e.
 func (e *Error) advise(format string, args ...any) *Error {
 	e.advice = fmt.Sprintf(format, args...)
+	return e
+}
+
+// Setting is a line of YAML that would mend it, and the part of the configuration where
+// it is to be written; both empty when there is none. It names hosts and addresses.
+func (e *Error) Setting() (where, config string) { return e.where, e.setting }
+
+// set adds a setting to e, and returns e.
+func (e *Error) set(where, format string, args ...any) *Error {
+	e.where, e.setting = where, fmt.Sprintf(format, args...)
 	return e
 }
 

@@ -38,7 +38,8 @@ func (r realms) check(realm string) (*url.URL, error) {
 	}
 	return nil, fault(KindRefused, "the token realm %s is neither on the registry's own host nor on its domain; if it is to have the credentials, add %s to upstreams.%s.authHosts",
 		clip(o.String()), clip(o.authority()), r.name).
-		advise("it asks for its credentials to be given to another host, which upstreams.%s.authHosts would have to list", r.name)
+		advise("it asks for its credentials to be given to another host, which upstreams.%s.authHosts would have to list", r.name).
+		set("upstreams", "%s: {authHosts: [%q]}", r.name, o.authority())
 }
 
 // sameDomain reports whether two host names have the same registrable domain:

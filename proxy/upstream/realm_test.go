@@ -98,6 +98,9 @@ func TestRealmOnAStrangersHostGetsNothing(t *testing.T) {
 	if advice := adviceOf(err); !strings.Contains(advice, "upstreams.reg.authHosts") || strings.Contains(advice, "evil.test") {
 		t.Errorf("advice is %q", advice)
 	}
+	if where, config := settingOf(err); where != "upstreams" || !strings.HasPrefix(config, `reg: {authHosts: ["evil.test`) {
+		t.Errorf("setting is %s in %s", config, where)
+	}
 	if got := stranger.lines(); len(got) != 0 {
 		t.Errorf("the stranger was asked %q", got)
 	}

@@ -199,6 +199,13 @@ func adviceOf(err error) string {
 	return ""
 }
 
+func settingOf(err error) (where, config string) {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Setting()
+	}
+	return "", ""
+}
+
 func TestRedirectToAPrivateHost(t *testing.T) {
 	t.Run("is followed when egress.allow lists it", func(t *testing.T) {
 		w, registry, _, _ := redirectWorld(t, text("content"))
