@@ -1,7 +1,7 @@
 // Bench measures Vidimus side by side with what else could stand in its place,
 // on one machine and in one run:
 //
-//	go run ./e2e/bench            everything, some fifteen minutes
+//	go run ./e2e/bench            everything, some twenty minutes
 //	go run ./e2e/bench -h         what else there is
 //	go run ./e2e/bench -rounds 3 -only 'cold|herd'
 //
@@ -46,6 +46,11 @@
 // known: it stands behind as many layers as Vidimus fetches ahead. Its clients
 // count bytes, and leave hashing to one pull afterwards, or thirty clients would
 // measure this machine's SHA-256.
+//
+// A push is one blob: POST, one PATCH, PUT, over net/http, of content that was hashed
+// before. The origin hashes what comes, as every registry does, and takes no more
+// than the rate. Memory is looked at while it lasts, and is that of the whole process,
+// after the rows before it.
 //
 // Warm requests come from two threads with an event loop, as wrk's do: 32
 // connections, or 4 for large blobs. They look at the status and the length; the

@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// origin is the registry that everything is pulled from: in memory, honest, as
+// origin is the registry that everything is pulled from and pushed to: in memory, honest, as
 // slow as it is told to be, and counting. It has no referrers API, as
 // distribution's registry has none.
 type origin struct {
@@ -25,6 +25,8 @@ type origin struct {
 
 	mu           sync.RWMutex
 	repositories map[string]*repository
+
+	uploads uploads
 }
 
 // repository is what the origin has under one name.
@@ -41,7 +43,7 @@ type stored struct {
 }
 
 func newOrigin(l *library) *origin {
-	o := &origin{bytes: l, tally: newTally(), repositories: map[string]*repository{}}
+	o := &origin{bytes: l, tally: newTally(), repositories: map[string]*repository{}, uploads: uploads{open: map[string]*upload{}}}
 	o.pace.Store(&pace{})
 	return o
 }
@@ -86,6 +88,8 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	now.wait(fresh != nil && fresh.Swap(false))
 
 	switch {
+	case call.isUpload():
+		o.upload(w, r, call, now)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		fail(w, http.StatusMethodNotAllowed, "UNSUPPORTED")
 	case call.what == "":
@@ -128,7 +132,7 @@ func (o *origin) kind(c call) string {
 		return kindLegacy
 	case c.what == "manifests":
 		return kindManifest
-	case c.what != "blobs":
+	case c.what != "blobs", c.isUpload():
 		return kindOther
 	}
 	o.mu.RLock()

@@ -25,6 +25,8 @@ func (b *bench) rows() []*row {
 			everyone, one, false, []string{nginx, distribution, direct}, bar{against: nginx, atMost: 1.1}),
 		herd("herd", "30 clients on one cold blob of 64 MiB, 100 MB/s a stream", pace{Rate: streamRate}),
 		herd("herd-far", "the same, 20 ms", pace{latency, streamRate}),
+		push("push", "push of one layer of 1 GiB, 100 MB/s a stream", pace{Rate: streamRate}),
+		push("push-free", "the same, as fast as it goes", pace{}),
 		warmManifest(),
 		warmHead(),
 		warmSmallBlob(),

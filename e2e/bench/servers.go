@@ -89,7 +89,7 @@ func buildVidimus(ctx context.Context, dir string) (string, error) {
 	return path, nil
 }
 
-// vidimusConfig requires the signature of everything but one branch. It logs
+// vidimusConfig requires the signature of everything but two branches. It logs
 // what is wrong and nothing else, for the access logs of the others are off.
 const vidimusConfig = `version: 1
 http: {addr: %q}
@@ -102,6 +102,7 @@ authorities:
   bench: {keys: [bench.pub]}
 policies:
   - {match: "origin/unverified/**", allow: unverified}
+  - {match: "origin/pushed/**", allow: unverified, push: unsigned}
   - {match: "origin/**", require: bench}
 decisions: {path: decisions.jsonl}
 log: {level: %s}
