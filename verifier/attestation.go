@@ -81,16 +81,16 @@ func (v *verification) checkEnvelope(e Evidence, data []byte, a attached) Eviden
 // does not say whose of several signatures it is about.
 func (v *verification) checkCertifiedEnvelope(e Evidence, data []byte, parsed envelope.Envelope, a attached) Evidence {
 	if _, err := envelope.ParseStatement(parsed.Statement); err != nil { // sigstore-go reads it, too
-		return e.rejected(ReasonPayloadInvalid, err.Error())
+		return e.fails(CheckForm, ReasonPayloadInvalid, err.Error())
 	}
-	rejected := e.rejected(ReasonUntrusted, fmt.Sprintf("it has a signature of more than %d bytes", MaxSignatureSize))
+	rejected := e.fails(CheckForm, ReasonUntrusted, fmt.Sprintf("it has a signature of more than %d bytes", MaxSignatureSize))
 	for i, signature := range parsed.Signatures {
 		if len(signature.Signature) > MaxSignatureSize {
 			continue
 		}
 		p, err := a.enveloped(data, parsed, signature)
 		if err != nil {
-			return e.rejected(ReasonPayloadInvalid, err.Error())
+			return e.fails(CheckForm, ReasonPayloadInvalid, err.Error())
 		}
 		checked, holder, ok := v.checkCertificate(e, p)
 		if ok {

@@ -325,3 +325,36 @@ func FuzzAttachedToAnEnvelope(f *testing.F) {
 		}
 	})
 }
+
+// Whom the certificate beside an envelope names is told though nobody asked for him, and
+// proven where the trust root proves it.
+func TestAnEnvelopesCertificateIsAClaim(t *testing.T) {
+	s := newSigstore(t)
+	h := s.issue(githubIssuer, workflow)
+	e := dsse(t, statement(subject.Digest, predicateSLSA), h.key)
+	whole := encode(t, e)
+	release := authority(t, "release", newECDSA(t, elliptic.P256()))
+	for _, kind := range entryKinds {
+		for _, tt := range []struct {
+			roots    []*verifier.Root
+			attached map[string]string
+			proven   bool
+		}{
+			{[]*verifier.Root{s.trust(has{logs: true})}, map[string]string{entryName: s.attachEntry(envelopeBody(t, kind, whole, e, h.pem()), s.now)}, true},
+			{[]*verifier.Root{s.trust(has{logs: true})}, map[string]string{}, false},
+			{nil, map[string]string{entryName: s.attachEntry(envelopeBody(t, kind, whole, e, h.pem()), s.now)}, false},
+		} {
+			tt.attached[certificateName] = string(h.pem())
+			r := newRegistry()
+			r.tag(t, attTag, r.envelope(t, e, tt.attached))
+			about := attested
+			about.Now, about.Claims, about.ClaimRoots = s.now, true, tt.roots
+			report := look(t, r, about, []verifier.Authority{release}, verifier.Sources(), nil)
+			want(t, report, outcome{Source: attTag, Reason: "untrusted"})
+			said, ok := report.Evidence[0].Claimed()
+			if !ok || said.Subject != workflow || said.Issuer != githubIssuer || said.Proven != tt.proven || said.Logged != tt.proven || (said.Detail == "") != tt.proven || tt.proven && said.PredicateType != predicateSLSA {
+				t.Errorf("%s: %v %+v", kind, ok, said)
+			}
+		}
+	}
+}

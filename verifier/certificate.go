@@ -320,7 +320,7 @@ func (id trustedIdentity) blame(p *proven, now time.Time) string {
 	}
 	proof, err := r.times(p, r.material, now)
 	switch {
-	case r.HasLogs() && !id.authority.Unlogged && guarded(func() error { return logged(p, r.material) }) != nil:
+	case r.HasLogs() && !id.authority.Unlogged && guarded(func() error { return r.hasLogged(p) }) != nil:
 		return CheckLog
 	case err != nil && !r.HasLogs():
 		return CheckTimestamp

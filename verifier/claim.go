@@ -1,10 +1,8 @@
 package verifier
 
 import (
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/pem"
 	"strings"
 	"time"
 )
@@ -76,13 +74,6 @@ func (v *verification) claim(e Evidence, c Candidate, p payload) Evidence {
 	if v.stranger == nil || e.verified || e.Signer() != "" || c.fault != "" || p.err != nil || p.data == nil {
 		return e
 	}
-	if c.form == FormAttestation {
-		if said, ok := c.attached.signer(); ok {
-			said.Detail = "an envelope that stands by itself is checked with keys alone"
-			e.claimed = &said
-		}
-		return e
-	}
 	told, err := v.stranger.checkFor(c, p)
 	switch {
 	case err != nil:
@@ -113,30 +104,6 @@ func claimedBy(s certifiedSigner) *Claimed {
 		said.Source = s.sources[0]
 	}
 	return said
-}
-
-// signer reads whom the certificate beside a signature names.
-func (a attached) signer() (Claimed, bool) {
-	var said *Claimed
-	err := guarded(func() error {
-		block, _ := pem.Decode([]byte(a.certificate))
-		if block == nil {
-			return nil
-		}
-		leaf, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return err
-		}
-		signer, err := signerOf(leaf)
-		if err == nil {
-			said = claimedBy(signer)
-		}
-		return err
-	})
-	if err != nil || said == nil {
-		return Claimed{}, false
-	}
-	return *said, true
 }
 
 // hinted is the key at which a bundle hints: by its ID, where the hint is the SHA-256 of

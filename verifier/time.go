@@ -101,9 +101,13 @@ func (r *Root) times(p *proven, material root.TrustedMaterial, now time.Time) (d
 	return earliest(times, now)
 }
 
-// logged checks that a log has an entry about p, whatever time that proves.
-func logged(p *proven, material root.TrustedMaterial) error {
-	_, err := verify.VerifyTlogEntry(p.entity, material, 1, false)
+// hasLogged checks that a log of r has an entry about p, whatever time that proves.
+func (r *Root) hasLogged(p *proven) error {
+	if p.old != nil {
+		_, err := p.old.time(p, r, r.material)
+		return err
+	}
+	_, err := verify.VerifyTlogEntry(p.entity, r.material, 1, false)
 	return err
 }
 
