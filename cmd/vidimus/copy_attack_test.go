@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -224,18 +225,17 @@ func TestACopyGetsOverAPassingFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o, target := newOffline(), newOffline()
 		digest := o.image(t, "source.test/acme/web:v1")
-		failed := false
+		var failed atomic.Bool // blobs go several at once
 		c := new(copyFlags)
 		c.base = lie{o, target, "target.test", func(req *http.Request, _ *http.Response) *http.Response {
-			if req.Method == http.MethodPut && strings.Contains(req.URL.Path, "/blobs/uploads/") && !failed {
-				failed = true
+			if req.Method == http.MethodPut && strings.Contains(req.URL.Path, "/blobs/uploads/") && failed.CompareAndSwap(false, true) {
 				return answer(http.StatusServiceUnavailable, nil, nil)
 			}
 			return nil
 		}}
 		var out output
 		code, err := out.execute(t.Context(), c.command(), nil, "source.test/acme/web:v1", "target.test/acme/web:v1")
-		if code != exitHolds || !failed {
+		if code != exitHolds || !failed.Load() {
 			t.Errorf("exit %d, %v", code, err)
 		}
 		if _, err := remote.Get(ref(t, "target.test/acme/web@"+digest.String()), remote.WithTransport(target)); err != nil {
