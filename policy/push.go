@@ -19,6 +19,8 @@ type Push struct {
 	Recursive bool
 	// Formats are those that a signature is written in.
 	Formats []string
+	// Hook signs what the upstream tells of that was pushed to it.
+	Hook bool
 	// Delete lets tags and manifests be deleted.
 	Delete bool
 }
@@ -42,8 +44,8 @@ func (v *validation) push(where string, p Policy) {
 		v.fault(where, "has push and deny: what nobody may pull is of no use; remove one")
 		return
 	case p.Push.Sign == "":
-		if len(p.Push.Annotations) > 0 || p.Push.Recursive {
-			v.fault(where, "push has annotations or recursive, which only sign reads: remove them, or add sign")
+		if len(p.Push.Annotations) > 0 || p.Push.Recursive || p.Push.Hook {
+			v.fault(where, "push has annotations, recursive or hook, which only sign reads: remove them, or add sign")
 		}
 		return
 	}

@@ -133,5 +133,5 @@ func doing(action access.Action) string {
 
 // unauthorized is the answer to who has to show credentials, or others.
 func unauthorized(message string) *Error {
-	return &Error{Status: http.StatusUnauthorized, Code: codeUnauthorized, Message: message}
+	return &Error{Status: http.StatusUnauthorized, Code: codeUnauthorized, Message: message, Challenge: challenge}
 }

@@ -69,6 +69,9 @@ func samples(t *testing.T) map[endpoint][]string {
 		endpointReferrers: {"/v2/alpine/referrers/" + digest},
 	}
 	for e := range endpointNames {
+		if endpoint(e) == endpointHook {
+			continue // it asks for a token of its own, whoever its caller is: hooks_test.go
+		}
 		if len(all[endpoint(e)]) == 0 {
 			t.Fatalf("endpoint %s has no sample: what asks who may use it?", endpoint(e))
 		}

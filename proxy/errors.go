@@ -58,6 +58,7 @@ type Error struct {
 	Detail     *Detail
 	RetryAfter time.Duration
 	Allow      string // the Allow header of a 405
+	Challenge  string // the WWW-Authenticate header of a 401
 	Size       int64  // of the content, for a 416; -1: not told
 	Err        error  // what caused it; for the log, not for the client
 }
@@ -295,7 +296,7 @@ func writeError(w http.ResponseWriter, r *http.Request, e *Error) {
 		h.Set("Retry-After", strconv.Itoa(int((e.RetryAfter+time.Second-1)/time.Second)))
 	}
 	if e.Status == http.StatusUnauthorized {
-		h.Set("Www-Authenticate", challenge)
+		h.Set("Www-Authenticate", e.Challenge)
 	}
 	if e.Status == http.StatusMethodNotAllowed {
 		h.Set("Allow", e.Allow)

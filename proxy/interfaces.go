@@ -173,7 +173,7 @@ type Recorder interface {
 type Record struct {
 	ID          string          `json:"id"`
 	Time        time.Time       `json:"time"`
-	Action      string          `json:"action,omitempty"` // push or delete; empty: a pull, or what looks for one
+	Action      string          `json:"action,omitempty"` // push, hook or delete; empty: a pull, or what looks for one
 	Decision    string          `json:"decision"`         // allowed | denied | inconclusive
 	Reason      string          `json:"reason,omitempty"`
 	Explained   string          `json:"explained,omitempty"`
@@ -210,6 +210,7 @@ type Revision struct {
 	MaxStale        time.Duration
 	TrustedProxies  []netip.Prefix // whose X-Forwarded-For is believed
 	RequireRecord   bool           // a decision that cannot be recorded is not acted upon
+	HookToken       string         // whoever shows it may tell of pushes; empty: nobody may
 
 	// Access says who may do what. Nil is a proxy without users: whoever reaches it
 	// may pull, and push and delete where that is configured; nobody may sign or

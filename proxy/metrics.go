@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"runtime/debug"
 	"strconv"
 	"sync/atomic"
@@ -9,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"vidimus/policy"
+	"vidimus/proxy/hook"
 )
 
 // transferSource says where the bytes of an answer came from.
@@ -30,6 +32,8 @@ type Metrics struct {
 	ratelimit     *prometheus.GaugeVec
 	transfers     *prometheus.CounterVec
 	verifications prometheus.Histogram
+	hooksTried    *prometheus.CounterVec
+	hooksDropped  *prometheus.CounterVec
 
 	// The series that requests count, once they have been looked up.
 	requestsOf [len(endpointNames)][maxStatus]atomic.Pointer[prometheus.Counter]
@@ -67,10 +71,24 @@ func NewMetrics(registerer prometheus.Registerer) (*Metrics, error) {
 			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9),
 		}),
 	}
-	for _, c := range []prometheus.Collector{m.decisions, m.requests, m.seconds, m.upstream, m.ratelimit, m.transfers, m.verifications} {
+	m.hooksTried = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "vidimus_hook_attempts_total", Help: "Attempts to sign what registries told of, by their outcome.",
+	}, []string{"outcome"})
+	m.hooksDropped = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "vidimus_hook_dropped_total", Help: "Events of registries that nothing came of, by the reason.",
+	}, []string{"reason"})
+	for _, c := range []prometheus.Collector{
+		m.decisions, m.requests, m.seconds, m.upstream, m.ratelimit, m.transfers, m.verifications, m.hooksTried, m.hooksDropped,
+	} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}
+	}
+	for _, reason := range dropReasons {
+		m.hooksDropped.WithLabelValues(reason)
+	}
+	for _, outcome := range []string{hookSigned, hookFailed, hookEarly} {
+		m.hooksTried.WithLabelValues(outcome)
 	}
 	m.sent = map[transferSource]prometheus.Counter{
 		fromCache:    m.transfers.WithLabelValues(string(fromCache)),
@@ -125,6 +143,32 @@ func (m *Metrics) Verified(took time.Duration) {
 		return
 	}
 	m.verifications.Observe(took.Seconds())
+}
+
+// The outcomes of an attempt to sign what a registry told of.
+const (
+	hookSigned = "signed" // or it was already
+	hookFailed = "failed" // and is tried again
+	hookEarly  = "early"  // and is tried again: the tag does not name yet what was told
+)
+
+func (m *Metrics) hookTried(err error) {
+	switch {
+	case m == nil:
+	case err == nil:
+		m.hooksTried.WithLabelValues(hookSigned).Inc()
+	case errors.Is(err, hook.ErrEarly):
+		m.hooksTried.WithLabelValues(hookEarly).Inc()
+	default:
+		m.hooksTried.WithLabelValues(hookFailed).Inc()
+	}
+}
+
+func (m *Metrics) hookDropped(reason string, n int) {
+	if m == nil {
+		return
+	}
+	m.hooksDropped.WithLabelValues(reason).Add(float64(n))
 }
 
 // UpstreamAnswered counts an answer of the named upstream: code is its status,

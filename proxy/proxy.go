@@ -40,6 +40,9 @@ type Config struct {
 	// Merge joins signature artifacts. Nil: what would take the place of others'
 	// signatures is refused.
 	Merge Merge
+	// Hooks keeps what registries tell of pushes to them, for what HookWorker returns.
+	// Nil: they can tell nothing.
+	Hooks Hooks
 	// Settle is how long after a tag of signatures was written it is looked at
 	// again. Zero is one second.
 	Settle time.Duration
@@ -67,6 +70,7 @@ type Proxy struct {
 	moves    atomic.Uint64 // tags and manifests that were put, or deleted, through here
 	merge    Merge
 	settle   time.Duration
+	hooks    Hooks
 
 	background tasks
 	observing  chan struct{} // a place for each verification that nobody waits for
@@ -114,6 +118,7 @@ func New(config Config, revision *Revision) (*Proxy, error) {
 	if p.locks, p.merge, p.settle = config.Locks, config.Merge, config.Settle; p.locks == nil {
 		p.locks = new(Locks)
 	}
+	p.hooks = config.Hooks
 	if p.settle == 0 {
 		p.settle = time.Second
 	}

@@ -186,6 +186,7 @@ type pushed struct {
 	asker  asker
 	began  time.Time
 	id     string
+	told   bool // by the upstream that has it: nobody pushes it here
 }
 
 // classify finds out what is pushed, from its bytes and never from its name alone.
@@ -379,6 +380,9 @@ func (p *pushed) toSign(ctx context.Context) (SignRequest, error) {
 		Repository: p.name, Formats: p.rule.Formats,
 		Annotations: map[string]string{annotationPushed: p.began.UTC().Format(time.RFC3339)},
 		Passing:     []string{annotationPushed},
+	}
+	if p.told {
+		request.Passing = append(request.Passing, annotationPusher) // who pushed it through here has his name on it
 	}
 	if p.asker.caller != "" {
 		request.Annotations[annotationPusher] = p.asker.caller

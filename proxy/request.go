@@ -83,6 +83,10 @@ func newRequest(p *Proxy, l *live, w http.ResponseWriter, r *http.Request) *requ
 // serve answers the request, or returns why it cannot. Nothing has been
 // written when it returns an error.
 func (q *request) serve() error {
+	if q.path == hookPath {
+		q.route.endpoint = endpointHook
+		return q.serveHook()
+	}
 	var err error
 	q.route, err = parseRoute(q.path)
 	if unknown := q.identify(); unknown != nil {

@@ -21,10 +21,11 @@ const (
 	endpointUpload
 	endpointTags
 	endpointReferrers
+	endpointHook
 )
 
 // endpointNames are the values of the metric label "route".
-var endpointNames = [...]string{"other", "base", "catalog", "manifest", "blob", "upload", "tags", "referrers"}
+var endpointNames = [...]string{"other", "base", "catalog", "manifest", "blob", "upload", "tags", "referrers", "hook"}
 
 func (e endpoint) String() string { return endpointNames[e] }
 

@@ -28,6 +28,7 @@ type Config struct {
 	rules
 	Include   []includeConfig
 	Auth      authConfig
+	Hooks     hooksConfig
 	Decisions decisionsConfig
 	Log       logConfig
 }
@@ -41,10 +42,13 @@ type rules struct {
 }
 
 type httpConfig struct {
+	pos
 	Addr           located[string]
 	TLS            tlsConfig
 	ExternalURL    string
 	TrustedProxies []netip.Prefix
+	UploadKeyFile  file
+	UploadKeyEnv   string
 }
 
 type tlsConfig struct {

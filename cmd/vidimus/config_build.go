@@ -121,6 +121,7 @@ func (r *revision) proxyRevision(o observers) (*proxy.Revision, error) {
 		MaxStale:        r.Cache.MaxStale,
 		TrustedProxies:  r.HTTP.TrustedProxies,
 		RequireRecord:   r.Decisions.Required,
+		HookToken:       r.HookToken,
 	}
 	for _, u := range r.Upstreams {
 		client := r.Clients[u.Name]
@@ -184,6 +185,7 @@ func needsRestart(before, after *loaded) []string {
 	}{
 		{"http.addr", before.HTTP.Addr.Value, after.HTTP.Addr.Value},
 		{"http.tls (switched on or off)", before.TLS != nil, after.TLS != nil},
+		{"http.uploadKeyFile or http.uploadKeyEnv", before.UploadKey, after.UploadKey},
 		{"metrics.addr", before.Metrics.Addr, after.Metrics.Addr},
 		{"admin.addr", before.Admin.Addr, after.Admin.Addr},
 		{"cache.directory", before.Cache.Directory.Name, after.Cache.Directory.Name},

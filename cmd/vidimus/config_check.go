@@ -27,6 +27,8 @@ type loaded struct {
 	Access    *access.Config        // nil: whoever reaches the registry API may pull
 	Warnings  faults                // what holds, and is likely not meant
 	Signers   map[string]signingKey // of the authorities that sign pushes, by name
+	HookToken string                // empty: registries can tell nothing
+	UploadKey []byte                // nil: a random one
 
 	sum     [32]byte // of everything that was read
 	watched watched
@@ -59,6 +61,8 @@ func judge(g gathered, now time.Time) (*loaded, error) {
 	j.signers()
 	j.policies()
 	j.pushes()
+	j.hooks()
+	j.uploadKey()
 	j.scopes()
 	j.rules()
 	if err := j.faults.sorted().err(); err != nil {

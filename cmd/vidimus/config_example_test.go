@@ -176,7 +176,7 @@ func TestSchemaAgreesWithTheDecoder(t *testing.T) {
 		"{version: 1, upstreams: {a.example: {}}, policies: [{match: x, require: [a]}]}",
 		"{version: 1, upstreams: {a.example: {}}, policies: [{match: [], allow: unverified}]}",
 		"{version: 1, upstreams: {a.example: {}}, revoked: [sha256:1]}",
-		"{version: 1, upstreams: {a.example: {}}, hooks: {}}",
+		"{version: 1, upstreams: {a.example: {}}, hooks: {token: x}}",
 	} {
 		if faults := againstSchema(top, instance(t, text), ""); len(faults) == 0 {
 			t.Errorf("the schema accepts %s", text)

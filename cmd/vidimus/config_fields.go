@@ -33,10 +33,11 @@ func configShape() shape[Config] {
 		key("include", "[]", listOf(includeShape()), func(c *Config) *[]includeConfig { return &c.Include },
 			"further files with authorities, policies, exceptions and revoked"),
 		key("auth", "{}", authShape(), func(c *Config) *authConfig { return &c.Auth }, "who may talk to the proxy"),
+		key("hooks", "{}", hooksShape(), func(c *Config) *hooksConfig { return &c.Hooks }, "how registries tell of what is pushed to them"),
 		key("decisions", "{}", decisionsShape(), func(c *Config) *decisionsConfig { return &c.Decisions }, "the record of decisions"),
 		key("log", "{}", logShape(), func(c *Config) *logConfig { return &c.Log }, "what the program says of itself"),
 	})
-	return object(fields, "hooks")
+	return object(fields)
 }
 
 // versionOne is the number of this format. Another is left alone: who wrote it
@@ -66,6 +67,10 @@ func httpShape() shape[httpConfig] {
 			"the URL that clients know; its host is also a name of what is signed through it"),
 		key("trustedProxies", "[]", listOf(prefix()), func(c *httpConfig) *[]netip.Prefix { return &c.TrustedProxies },
 			"addresses whose X-Forwarded-For is believed"),
+		key("uploadKeyFile", `""`, filePath(), func(c *httpConfig) *file { return &c.UploadKeyFile },
+			"file with 32 bytes or more, with which replicas that share it go on with each other's uploads; read at the start"),
+		key("uploadKeyEnv", `""`, checked("write the name of an environment variable, not the key", checkVariable),
+			func(c *httpConfig) *string { return &c.UploadKeyEnv }, "environment variable with the same"),
 	})
 }
 

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto"
+	"crypto/sha256"
 	"errors"
 	"maps"
+	"sync"
 
 	"vidimus/signer"
 	"vidimus/signer/kms"
@@ -22,6 +25,56 @@ func (r *reader) askKMS(reference string) ([]byte, error) {
 		return nil, err
 	}
 	return signer.EncodePublicKey(public)
+}
+
+// kmsSigner returns a key in a KMS to sign with.
+func (r *reader) kmsSigner(reference string) (crypto.Signer, error) {
+	if r.keys == nil {
+		return nil, errNotAsked
+	}
+	return r.keys.Signer(context.Background(), reference)
+}
+
+// privateKeys are the private keys that were decrypted, by their files and passwords.
+type privateKeys struct {
+	mu   sync.Mutex
+	keys map[[sha256.Size]byte]crypto.Signer
+}
+
+// maxPrivateKeys is how many are remembered: those of the present configuration, as a
+// rule.
+const maxPrivateKeys = 16
+
+// parse is signer.ParsePrivateKey. The nil privateKeys remember nothing.
+func (p *privateKeys) parse(data, password []byte) (crypto.Signer, error) {
+	if p == nil {
+		return signer.ParsePrivateKey(data, password)
+	}
+	h := sha256.New()
+	writeItem(h, string(data), string(password))
+	id := [sha256.Size]byte(h.Sum(nil))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if key := p.keys[id]; key != nil {
+		return key, nil
+	}
+	key, err := signer.ParsePrivateKey(data, password)
+	if err != nil {
+		return nil, err
+	}
+	if p.keys == nil || len(p.keys) >= maxPrivateKeys {
+		p.keys = make(map[[sha256.Size]byte]crypto.Signer)
+	}
+	p.keys[id] = key
+	return key, nil
+}
+
+// remembering is a source that decrypts no private key twice.
+func remembering(from source, privates *privateKeys) source {
+	return func(r *reader) (Config, faults, error) {
+		r.privates = privates
+		return from(r)
+	}
 }
 
 // askingKMS is a source that knows the keys in a KMS, and remembers them from one

@@ -55,15 +55,8 @@ func gatherOnce(from source, lookup func(string) (string, bool)) (gathered, erro
 	for _, f := range config.namedFiles() {
 		f.read(r, f.Name) // for the record; who needs the content judges the error
 	}
-	for _, u := range config.Upstreams {
-		if u.Value.PasswordEnv != "" {
-			r.variable(u.Value.PasswordEnv)
-		}
-	}
-	for _, a := range config.Authorities {
-		if s := a.Value.Signer; s != nil && s.PasswordEnv != "" {
-			r.variable(s.PasswordEnv)
-		}
+	for _, name := range config.namedVariables() {
+		r.variable(name)
 	}
 	return gathered{config, found, r}, nil
 }
@@ -73,10 +66,25 @@ type namedFile struct {
 	read func(*reader, string) ([]byte, error)
 }
 
+// namedVariables are the environment variables that the configuration names.
+func (c *Config) namedVariables() []string {
+	all := []string{c.HTTP.UploadKeyEnv, c.Hooks.TokenEnv}
+	for _, u := range c.Upstreams {
+		all = append(all, u.Value.PasswordEnv)
+	}
+	for _, a := range c.Authorities {
+		if s := a.Value.Signer; s != nil {
+			all = append(all, s.PasswordEnv)
+		}
+	}
+	return slices.DeleteFunc(all, func(name string) bool { return name == "" })
+}
+
 // namedFiles are the files that the configuration names, besides its own.
 func (c *Config) namedFiles() []namedFile {
 	open, secret := (*reader).read, (*reader).readSecret
-	all := []namedFile{{c.HTTP.TLS.Certificate, open}, {c.HTTP.TLS.Key, secret}, {c.Auth.Htpasswd, secret}}
+	all := []namedFile{{c.HTTP.TLS.Certificate, open}, {c.HTTP.TLS.Key, secret}, {c.Auth.Htpasswd, secret},
+		{c.HTTP.UploadKeyFile, secret}, {c.Hooks.TokenFile, secret}}
 	for _, f := range c.HTTP.TLS.ClientCAs {
 		all = append(all, namedFile{f, open})
 	}

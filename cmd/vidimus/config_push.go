@@ -9,6 +9,7 @@ import (
 
 	"vidimus/policy"
 	"vidimus/signer"
+	"vidimus/signer/kms"
 	"vidimus/verifier"
 )
 
@@ -28,6 +29,7 @@ type pushConfig struct {
 	Annotations map[string]string
 	Recursive   bool
 	Formats     []string
+	Hook        bool
 	Delete      bool
 }
 
@@ -39,7 +41,7 @@ const (
 
 func signerShape() shape[*signerConfig] {
 	return optional(object([]field[signerConfig]{
-		required(key("key", "", filePath(), func(c *signerConfig) *file { return &c.Key }, "file with the private key, as vidimus generate-key-pair and cosign write it")),
+		required(key("key", "", keyFile(), func(c *signerConfig) *file { return &c.Key }, "file with the private key, as vidimus generate-key-pair and cosign write it, or a key in a KMS")),
 		key("passwordFile", `""`, filePath(), func(c *signerConfig) *file { return &c.PasswordFile }, "file with the key's password"),
 		key("passwordEnv", `""`, checked("write the name of an environment variable, not the password", checkVariable),
 			func(c *signerConfig) *string { return &c.PasswordEnv }, "environment variable with the key's password"),
@@ -58,8 +60,9 @@ func pushShape() shape[*pushConfig] {
 		key("recursive", "true", boolean(), func(c *pushConfig) *bool { return &c.Recursive }, "sign what an index lists, too"),
 		key("formats", "[tag, bundle]", some(oneOf([]choice[string]{{formatTag, formatTag}, {formatBundle, formatBundle}}), "write [tag, bundle]"),
 			func(c *pushConfig) *[]string { return &c.Formats }, "how the signature is written: at a tag, as a sigstore bundle, or both"),
+		key("hook", "false", boolean(), func(c *pushConfig) *bool { return &c.Hook }, "sign what the upstream tells of that was pushed to it around this proxy, too; see hooks"),
 		key("delete", "false", boolean(), func(c *pushConfig) *bool { return &c.Delete }, "let tags and manifests be deleted"),
-	}, "hook")
+	})
 	return shape[*pushConfig]{
 		schema: schema{"anyOf": []any{word.schema, form.schema}},
 		decode: func(d *decoder, n node) (*pushConfig, bool) {
@@ -82,7 +85,7 @@ func (c *pushConfig) rule() *policy.Push {
 	if c == nil {
 		return nil
 	}
-	p := &policy.Push{Delete: c.Delete}
+	p := &policy.Push{Delete: c.Delete, Hook: c.Hook}
 	if !c.Unsigned {
 		p.Sign, p.Annotations, p.Recursive, p.Formats = c.Sign.Value, c.Annotations, c.Recursive, c.Formats
 	}
@@ -103,11 +106,18 @@ func (j *judgement) signers() {
 		if a.Value.Signer == nil || i >= len(j.out.Policy.Authorities) || j.out.Policy.Authorities[i].Name != a.Name {
 			continue // reported already
 		}
-		key, ok := j.signer(a.Value.Signer)
+		ids := j.out.Policy.Authorities[i].Keys
+		key, why, ok := j.signer(a.Value.Signer)
+		if why != "" {
+			// Whichever of them it is, it vouches for no more than it will when it is known.
+			for _, id := range ids {
+				j.out.Policy.SigningKeys = append(j.out.Policy.SigningKeys, id.ID())
+			}
+			j.out.lacks(signerOf(a.Name), why)
+		}
 		if !ok {
 			continue
 		}
-		ids := j.out.Policy.Authorities[i].Keys
 		if !slices.ContainsFunc(ids, func(k verifier.Key) bool { return k.ID() == key.id.ID() }) && j.out.Policy.Authorities[i].Suspended == "" {
 			j.fail(a.Value.Signer, "is the key of none of the authority's keys, so that nothing it signs would count", "add its public key to keys: vidimus public-key --key "+a.Value.Signer.Key.Name)
 			continue
@@ -117,27 +127,47 @@ func (j *judgement) signers() {
 	}
 }
 
-func (j *judgement) signer(c *signerConfig) (signingKey, bool) {
-	password, ok := j.keyPassword(c)
-	data, also := j.content(c.Key)
-	if !ok || !also {
-		return signingKey{}, false
+// signer opens a private key. absent is why a KMS has not been heard of it.
+func (j *judgement) signer(c *signerConfig) (opened signingKey, absent string, ok bool) {
+	if c.Key.Name == "" { // which was reported when it was decoded
+		j.keyPassword(c)
+		return signingKey{}, "", false
 	}
-	key, err := signer.ParsePrivateKey(data, password)
-	if errors.Is(err, signer.ErrPassword) {
-		j.fail(c.Key, "the password does not open "+c.Key.Name, "mend passwordFile or passwordEnv")
-		return signingKey{}, false
-	}
-	if err != nil {
-		j.fail(c.Key, c.Key.Name+": "+err.Error(), "name a key file of vidimus generate-key-pair or cosign")
-		return signingKey{}, false
+	var key crypto.Signer
+	if kms.IsReference(c.Key.Name) {
+		if c.PasswordFile.Name != "" || c.PasswordEnv != "" {
+			j.fail(c, "has a password, and a key in a KMS, which needs none", "remove passwordFile and passwordEnv")
+			return signingKey{}, "", false
+		}
+		var err error
+		if key, err = j.reader.kmsSigner(c.Key.Name); err != nil {
+			return signingKey{}, err.Error(), false
+		}
+	} else if key, ok = j.signerFile(c); !ok {
+		return signingKey{}, "", false
 	}
 	id, err := verifier.NewKey(key.Public())
 	if err != nil {
 		j.fail(c.Key, c.Key.Name+": "+err.Error(), "make another key")
-		return signingKey{}, false
+		return signingKey{}, "", false
 	}
-	return signingKey{key, id}, true
+	return signingKey{key, id}, "", true
+}
+
+func (j *judgement) signerFile(c *signerConfig) (crypto.Signer, bool) {
+	password, ok := j.keyPassword(c)
+	data, also := j.content(c.Key)
+	if !ok || !also {
+		return nil, false
+	}
+	key, err := j.reader.privates.parse(data, password)
+	switch {
+	case errors.Is(err, signer.ErrPassword):
+		j.fail(c.Key, "the password does not open "+c.Key.Name, "mend passwordFile or passwordEnv")
+	case err != nil:
+		j.fail(c.Key, c.Key.Name+": "+err.Error(), "name a key file of vidimus generate-key-pair or cosign")
+	}
+	return key, err == nil
 }
 
 // keyPassword returns the password of a private key, which may be empty.

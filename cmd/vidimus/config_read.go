@@ -35,8 +35,10 @@ type reader struct {
 	get   func(name string) (string, bool)
 	flags string // what the configuration is made of besides files; no secret
 	// keys asks for the keys in a KMS, which are read as files are; nil: nobody does.
-	keys  *kms.Cache
-	fresh []byte // the trust root of Sigstore's public instance; nil is the one built in
+	keys *kms.Cache
+	// privates remembers private keys that were decrypted, which takes long; nil: nobody does.
+	privates *privateKeys
+	fresh    []byte // the trust root of Sigstore's public instance; nil is the one built in
 }
 
 type readFile struct {

@@ -63,6 +63,7 @@ func (s *pushSigner) Sign(ctx context.Context, r proxy.SignRequest) error {
 			config.Formats = append(config.Formats, format)
 		}
 	}
+	config.Key = failingOnce(ctx, config.Key)
 	signs, err := signer.New(config)
 	if err != nil {
 		return err

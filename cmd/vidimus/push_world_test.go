@@ -34,6 +34,8 @@ type pushing struct {
 	shared   observers
 	revision *revision
 	proxy    *proxy.Proxy
+	hooks    proxy.Hooks    // nil: registries can tell nothing
+	metrics  *proxy.Metrics // nil: nothing is counted
 	records  lockedBuffer
 	url      string
 	key      verifier.Key
@@ -135,7 +137,7 @@ func (p *pushing) start() {
 		p.Fatal(err)
 	}
 	p.proxy, err = proxy.New(proxy.Config{
-		Store: s, Index: s, Recorder: proxy.NewDecisionLog(&p.records), Locks: p.shared.Locks, Merge: signer.Union, Settle: pushSettle,
+		Hooks: p.hooks, Metrics: p.metrics, Store: s, Index: s, Recorder: proxy.NewDecisionLog(&p.records), Locks: p.shared.Locks, Merge: signer.Union, Settle: pushSettle,
 	}, p.revision.Proxy)
 	if err != nil {
 		p.Fatal(err)

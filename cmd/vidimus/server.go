@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -19,6 +20,7 @@ import (
 
 	"vidimus/policy"
 	"vidimus/proxy"
+	"vidimus/proxy/hook"
 	"vidimus/proxy/store"
 	"vidimus/signer"
 )
@@ -52,6 +54,7 @@ type server struct {
 	roots     *rootRefresher
 	store     *store.Store
 	decisions *proxy.DecisionLog
+	hooks     *hook.Queue
 	proxy     *proxy.Proxy
 	metrics   *prometheus.Registry
 	listeners []listening
@@ -70,6 +73,7 @@ type listening struct {
 // newServer reads the configuration, opens the store and the listeners. The
 // caller runs or closes what it returns.
 func newServer(c serverConfig) (_ *server, err error) {
+	c.From = remembering(c.From, new(privateKeys))
 	l, err := load(c.From, c.Lookup, time.Now())
 	if err != nil {
 		return nil, configExit(err)
@@ -121,9 +125,16 @@ func (s *server) open(metrics *proxy.Metrics) error {
 	} else if s.decisions, err = proxy.OpenDecisionLog(path, running.Decisions.MaxSize); err != nil {
 		return fmt.Errorf("decisions.path: %w; let this process write it, or name another file or -", err)
 	}
+	directory := running.Cache.Directory.Name
+	if directory != "" {
+		directory = filepath.Join(directory, "hooks")
+	}
+	if s.hooks, err = hook.Open(directory, s.log); err != nil {
+		return fmt.Errorf("cache.directory: %w; let this process read and write it", err)
+	}
 	s.proxy, err = proxy.New(proxy.Config{
 		Store: s.store, Index: s.store, Recorder: s.decisions, Logger: s.log, AccessLog: s.access, Metrics: metrics, Prefetch: true,
-		Locks: &s.locks, Merge: signer.Union,
+		Locks: &s.locks, Merge: signer.Union, UploadKey: running.UploadKey, Hooks: s.hooks,
 	}, running.Proxy)
 	if err != nil {
 		return err
@@ -136,6 +147,8 @@ func (s *server) register() error {
 		newReloadMetrics(s.reloader),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "vidimus_cache_bytes", Help: "Content that the store holds."},
 			func() float64 { return float64(s.store.Stats().Bytes) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "vidimus_hook_queued", Help: "Pushes that registries told of and that are not signed yet."},
+			func() float64 { return float64(s.hooks.Len()) }),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	} {
@@ -251,6 +264,10 @@ func (s *server) run(ctx context.Context) error {
 	})
 	group.Go(func() error {
 		s.roots.run(watching, func() bool { return s.reloader.Revision().usesPublicRoot() }, s.reloader.Reload)
+		return nil
+	})
+	group.Go(func() error {
+		s.hooks.Run(failed, s.proxy.HookWorker())
 		return nil
 	})
 	group.Go(func() error {

@@ -32,12 +32,18 @@ import (
 // StartDistribution starts distribution's registry and returns its address.
 func StartDistribution(tb testing.TB) string {
 	tb.Helper()
-	dir, addr := Dir(tb), FreeAddr(tb)
+	return StartDistributionWith(tb, FreeAddr(tb), "")
+}
+
+// StartDistributionWith starts it at addr, with more lines for its configuration.
+func StartDistributionWith(tb testing.TB, addr, more string) string {
+	tb.Helper()
+	dir := Dir(tb)
 	config := Write(tb, dir, "registry.yml", fmt.Sprintf(`version: 0.1
 log: {level: error, accesslog: {disabled: true}}
 storage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}
 http: {addr: %s, secret: for-tests}
-`, filepath.Join(dir, "data"), addr))
+%s`, filepath.Join(dir, "data"), addr, more))
 	Start(tb, Command{
 		Path: Program(tb, "registry"),
 		Args: []string{"serve", config},

@@ -135,10 +135,16 @@ func public(ctx context.Context, reference string, timeout time.Duration) (crypt
 // Open opens a key to sign with. What is returned signs by one hash alone, and says
 // which (Hash), where the service would sign by no other.
 func Open(ctx context.Context, reference string) (crypto.Signer, error) {
-	key, err := open(ctx, reference, Timeout)
+	return openSigner(ctx, reference, Timeout)
+}
+
+// openSigner is Open, with as long as each call may take until the key is open.
+func openSigner(ctx context.Context, reference string, timeout time.Duration) (crypto.Signer, error) {
+	key, err := open(ctx, reference, timeout)
 	if err != nil {
 		return nil, err
 	}
+	defer func() { key.timeout = Timeout }()
 	if _, edwards := key.public.(ed25519.PublicKey); edwards || strings.HasPrefix(reference, hashivault.ReferenceScheme) {
 		return key, nil
 	}

@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -328,7 +329,7 @@ func TestCacheAsksSeldomAndRemembers(t *testing.T) {
 		t.Errorf("asked %d times while it is down", got)
 	}
 	v.down.Store(false)
-	cache.keys[reference].asked = time.Now().Add(-failedFor)
+	cache.publics[reference].asked = time.Now().Add(-failedFor)
 	for range 3 {
 		public, err := cache.Public(t.Context(), reference)
 		if err != nil || !v.key.Public().(*ecdsa.PublicKey).Equal(public) {
@@ -340,16 +341,61 @@ func TestCacheAsksSeldomAndRemembers(t *testing.T) {
 	}
 	t.Log("an outage is not missed, and another key is noticed in the end")
 	v.down.Store(true)
-	cache.keys[reference].asked = time.Now().Add(-freshFor)
+	cache.publics[reference].asked = time.Now().Add(-freshFor)
 	before, err := cache.Public(t.Context(), reference)
 	if err != nil {
 		t.Fatal(err)
 	}
 	v.down.Store(false)
 	v.key = p256(t)
-	cache.keys[reference].asked = time.Now().Add(-freshFor)
+	cache.publics[reference].asked = time.Now().Add(-freshFor)
 	after, err := cache.Public(t.Context(), reference)
 	if err != nil || before.(*ecdsa.PublicKey).Equal(after) {
 		t.Errorf("the same key, %v", err)
+	}
+}
+
+func TestCacheKeepsAKeyThatManySignWith(t *testing.T) {
+	v, reference := startVault(t, p256(t))
+	var cache Cache
+	v.down.Store(true)
+	if _, err := cache.Signer(t.Context(), reference); err == nil || !strings.Contains(err.Error(), reference) {
+		t.Errorf("error %v", err)
+	}
+	v.down.Store(false)
+	cache.signers[reference].asked = time.Now().Add(-failedFor)
+	key, err := cache.Signer(t.Context(), reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := sha256.Sum256([]byte("payload"))
+	sign := func() error {
+		signature, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
+		if err == nil && !ecdsa.VerifyASN1(v.key.Public().(*ecdsa.PublicKey), digest[:], signature) {
+			err = errors.New("the signature does not verify")
+		}
+		return err
+	}
+	var all sync.WaitGroup
+	for range 32 {
+		all.Go(func() {
+			if err := sign(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+
+	v.down.Store(true)
+	cache.signers[reference].asked = time.Now().Add(-freshFor)
+	if again, err := cache.Signer(t.Context(), reference); err != nil || again != key {
+		t.Errorf("an outage loses the key: %v", err)
+	}
+	if err := sign(); err == nil || !strings.Contains(err.Error(), reference) {
+		t.Errorf("while it is out: %v", err)
+	}
+	v.down.Store(false)
+	if err := sign(); err != nil {
+		t.Errorf("after the outage: %v", err)
 	}
 }
