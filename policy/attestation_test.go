@@ -105,7 +105,7 @@ func TestAnAttestationThatIsRequired(t *testing.T) {
 				d = allow(t, e, w, subject())
 			} else {
 				d = deny(t, e, w, subject(), test.reason)
-				if !strings.Contains(d.Hint, "cosign attest --key cosign.key --type ") {
+				if !strings.Contains(d.Hint, "vidimus attest --key cosign.key --type ") {
 					t.Errorf("hint: %s", d.Hint)
 				}
 			}

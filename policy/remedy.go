@@ -70,8 +70,9 @@ func (x denial) remedies() []Remedy {
 	return sign
 }
 
-// sign is the command that makes the signature that is missing. Where a time is to be
-// proven it is cosign's, which asks a log or a timestamp authority for that.
+// sign is the command that makes the signature that is missing. It is cosign's where a
+// certified person signs, who is sent to a browser; and where one with a proven time is
+// there and too old, for vidimus sign keeps that one and adds none.
 func (x denial) sign() Remedy {
 	p, subject := x.policy, x.subject
 	var missing, people []string
@@ -93,7 +94,11 @@ func (x denial) sign() Remedy {
 		do += " that counts now"
 	case p.readsTime():
 		do += ", and a time that the trust root proves"
-		command = []string{"cosign", "sign", "--yes", "--key", "cosign.key"}
+		if strings.Contains(x.outcome.why, "longer ago than") {
+			command = []string{"cosign", "sign", "--yes", "--key", "cosign.key"}
+		} else {
+			command = append(command, x.proof(missing)...)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Annotations)) {
 		command = append(command, "-a", quote(name+"="+p.Annotations[name]))
@@ -106,6 +111,17 @@ func (x denial) sign() Remedy {
 	}
 	command = append(command, quote(subject.reachable()+"@"+subject.Digest.String()))
 	return Remedy{Do: do, Command: strings.Join(command, " ")}
+}
+
+// proof are the flags of vidimus sign that have a time proven by what is trusted for
+// these authorities: by the log that it knows without being told, or by a timestamp.
+func (x denial) proof(names []string) []string {
+	for _, a := range x.set.authorities {
+		if slices.Contains(names, a.Name) && a.Root != nil && a.Root.HasLogs() {
+			return []string{"--tlog-upload"}
+		}
+	}
+	return []string{"--timestamp-server-url", "URL"}
 }
 
 // attest is the command that makes the attestation that is missing.
@@ -121,7 +137,7 @@ func (x denial) attest() Remedy {
 	if len(people) == len(wanted.Require.Of) {
 		return Remedy{Do: "have it attested by " + strings.Join(people, " or "), Command: "cosign attest --yes " + rest}
 	}
-	return Remedy{Do: "with a key of " + list(wanted.Require.Of), Command: "cosign attest --key cosign.key " + rest}
+	return Remedy{Do: "with a key of " + list(wanted.Require.Of), Command: "vidimus attest --key cosign.key " + rest}
 }
 
 // trust is what would make a signature count that is there already, by somebody whom

@@ -24,13 +24,15 @@ func TestTheAgeOfASignatureDecides(t *testing.T) {
 		from, until    time.Time // when the key of release counts
 		signed         []time.Time
 		reason, text   string
+		command        string // of the hint
 		expires        time.Time
 	}{
 		{name: "young enough", maxAge: 30 * oneDay, signed: []time.Time{ago(29 * oneDay)}, expires: noon.Add(oneDay)},
 		{name: "just too old", maxAge: 30 * oneDay, signed: []time.Time{ago(30 * oneDay)}, reason: "expired",
-			text: "signed by release, but on 2026-05-16, longer ago than 30d"},
+			text: "signed by release, but on 2026-05-16, longer ago than 30d", command: "cosign sign --yes --key cosign.key ghcr.io"},
 		{name: "a second younger", maxAge: 30 * oneDay, signed: []time.Time{ago(30*oneDay - time.Second)}, expires: noon.Add(time.Second)},
-		{name: "no proven time", maxAge: 30 * oneDay, signed: []time.Time{{}}, reason: "expired", text: "without a proven time, which the policy asks for: it has neither"},
+		{name: "no proven time", maxAge: 30 * oneDay, signed: []time.Time{{}}, reason: "expired", text: "without a proven time, which the policy asks for: it has neither",
+			command: "vidimus sign --key cosign.key --tlog-upload ghcr.io"},
 		{name: "an old one and a young one", maxAge: 30 * oneDay, signed: []time.Time{ago(90 * oneDay), {}, ago(oneDay)}, expires: noon.Add(29 * oneDay)},
 		{name: "two young ones: the younger lasts", maxAge: 30 * oneDay, signed: []time.Time{ago(10 * oneDay), ago(oneDay)}, expires: noon.Add(20 * oneDay)},
 		{name: "old enough", minAge: 7 * oneDay, signed: []time.Time{ago(7 * oneDay)}},
@@ -63,8 +65,8 @@ func TestTheAgeOfASignatureDecides(t *testing.T) {
 			e := w.evaluator(Config{Authorities: authorities, Policies: []Policy{{Match: mustMatch(t, "**"), Require: one("release"), MaxAge: tt.maxAge, MinAge: tt.minAge}}},
 				Options{Now: func() time.Time { return noon }})
 			if tt.reason != "" {
-				if d := deny(t, e, w, subject(), tt.reason); !strings.Contains(d.Explained, tt.text) {
-					t.Errorf("explained: %s", d.Explained)
+				if d := deny(t, e, w, subject(), tt.reason); !strings.Contains(d.Explained, tt.text) || !strings.Contains(d.Hint, tt.command) {
+					t.Errorf("explained: %s\nhint: %s", d.Explained, d.Hint)
 				}
 				return
 			}
