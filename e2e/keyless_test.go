@@ -81,6 +81,18 @@ func TestVidimusSignsKeyless(t *testing.T) {
 		r = must(t, vidimus(t, "", nil, append(append([]string{"sign-blob", "--bundle", bundle}, keyless...), predicate)...))
 		must(t, printed(t, three, r.Stderr))
 	})
+	t.Run("attests under a tag, stamped as cosign stamps", func(t *testing.T) {
+		_, image := pushed(t, registry, "acme/stamped")
+		key := newKeyPair(t)
+		predicate := real.Write(t, t.TempDir(), "vex.json", `{"@context":"https://openvex.dev/ns","statements":[]}`)
+		must(t, vidimus(t, "", password, "attest", "--key", key.private, "--format", "tag", "--type", "openvex", "--predicate", predicate,
+			"--timestamp-server-url", sigstore.Timestamps, "--trusted-root", sigstore.TrustedRoot, image))
+		for _, cosign := range []*real.Cosign{two, three} {
+			must(t, cosign.Run(t, "", "verify-attestation", "--new-bundle-format=false", "--key", key.public, "--type", "openvex",
+				"--insecure-ignore-tlog=true", "--use-signed-timestamps", "--trusted-root", sigstore.TrustedRoot, image))
+		}
+		must(t, vidimus(t, "", nil, "verify-attestation", "--key", key.public, "--type", "openvex", "--use-signed-timestamps", "--trusted-root", sigstore.TrustedRoot, image))
+	})
 	t.Run("a token that is worth nothing is refused, and not shown", func(t *testing.T) {
 		_, image := pushed(t, registry, "acme/none")
 		forged := real.StartIssuer(t).Token(t, who)

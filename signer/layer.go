@@ -88,10 +88,7 @@ func (a *layerAddition) prepare(ctx context.Context) error {
 	if a.statement != nil {
 		mediaType = envelope.MediaTypeDSSE
 		annotations[signatureAnnotation], annotations[predicateAnnotation] = "", a.predicateType
-		if data, err = envelope.EncodeEnvelope(envelope.Envelope{Statement: a.statement, Signatures: []envelope.EnvelopeSignature{{Signature: signed.Signature}}}); err != nil {
-			return err
-		}
-		if len(data) > maxPayloadSize {
+		if data = signed.Envelope; len(data) > maxPayloadSize {
 			return fmt.Errorf("the envelope would be larger than %d bytes", maxPayloadSize)
 		}
 	} else {

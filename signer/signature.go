@@ -29,6 +29,11 @@ type Signed struct {
 	Signature []byte
 	Hash      crypto.Hash // by which it was signed; zero for Ed25519
 
+	// Envelope is what holds Statement and Signature under a tag, nil elsewhere. There
+	// a timestamp is over all of it: cosign takes the layer's bytes for the signature
+	// (pkg/cosign/verify.go, VerifyRFC3161Timestamp).
+	Envelope []byte
+
 	Public      crypto.PublicKey
 	Certificate []byte // DER; nil where the key is known by itself
 }
@@ -43,6 +48,14 @@ type Proof struct {
 	LogBundle []byte
 	// Timestamps are RFC 3161 responses.
 	Timestamps [][]byte
+}
+
+// Stamped is what a timestamp of s is over.
+func (s Signed) Stamped() []byte {
+	if s.Envelope != nil {
+		return s.Envelope
+	}
+	return s.Signature
 }
 
 // Prover gets proof of when a signature was made: an entry in a transparency
@@ -113,6 +126,14 @@ func (s *Signer) sign(ctx context.Context, signed Signed) (Signed, Proof, error)
 	signed.Public = s.key.Public()
 	if len(s.chain) > 0 {
 		signed.Certificate = s.chain[0]
+	}
+	if signed.Format == FormatTag && signed.Statement != nil {
+		signed.Envelope, err = envelope.EncodeEnvelope(envelope.Envelope{
+			Statement: signed.Statement, Signatures: []envelope.EnvelopeSignature{{Signature: signed.Signature}},
+		})
+		if err != nil {
+			return Signed{}, Proof{}, err
+		}
 	}
 	if s.prover == nil {
 		return signed, Proof{}, nil

@@ -36,7 +36,7 @@ func (s Services) Prove(ctx context.Context, signed signer.Signed) (signer.Proof
 	}
 	var proof signer.Proof
 	for _, stamper := range s.Stampers {
-		stamp, err := s.stamp(ctx, stamper, signed.Signature)
+		stamp, err := s.stamp(ctx, stamper, signed.Stamped())
 		if err != nil {
 			return signer.Proof{}, err
 		}
@@ -145,7 +145,7 @@ func unproven(signed signer.Signed) (*protobundle.Bundle, []byte, error) {
 	return b, keyText, nil
 }
 
-// stamp gets a timestamp of a signature.
+// stamp gets a timestamp of a signature, or of what holds it.
 func (s Services) stamp(ctx context.Context, stamper string, signature []byte) ([]byte, error) {
 	return within(ctx, s.timeout(), "timestamp authority "+stamper, func(ctx context.Context) ([]byte, error) {
 		client := sign.NewTimestampAuthority(&sign.TimestampAuthorityOptions{URL: stamper, Timeout: s.timeout()})

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/digitorus/timestamp"
+
 	"vidimus/signer"
 	"vidimus/verifier/envelope"
 )
@@ -41,6 +43,17 @@ func signed(t *testing.T, format signer.Format, statement []byte, key crypto.Sig
 	}
 	var err error
 	s.Signature, err = key.Sign(rand.Reader, message, hash)
+	check(t, err)
+	return s
+}
+
+// enveloped puts a signed statement into the envelope that a tag holds.
+func enveloped(t *testing.T, s signer.Signed) signer.Signed {
+	t.Helper()
+	var err error
+	s.Envelope, err = envelope.EncodeEnvelope(envelope.Envelope{
+		Statement: s.Statement, Signatures: []envelope.EnvelopeSignature{{Signature: s.Signature}},
+	})
 	check(t, err)
 	return s
 }
@@ -108,6 +121,7 @@ func TestProve(t *testing.T) {
 		"payload by a key":        signed(t, signer.FormatTag, nil, w.stamperKey, crypto.SHA256),
 		"payload by P-384":        signed(t, signer.FormatTag, nil, p384, crypto.SHA256),
 		"statement by an Ed25519": signed(t, signer.FormatBundle, statement, edwards, 0),
+		"statement under a tag":   enveloped(t, signed(t, signer.FormatTag, statement, w.stamperKey, crypto.SHA256)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if strings.HasPrefix(name, "keyless") {
@@ -117,6 +131,14 @@ func TestProve(t *testing.T) {
 			check(t, err)
 			if len(proof.Entries) != 1 || len(proof.Timestamps) != 1 {
 				t.Fatalf("%d entries, %d timestamps", len(proof.Entries), len(proof.Timestamps))
+			}
+			over := s.Signature
+			if s.Envelope != nil {
+				over = s.Envelope
+			}
+			stamp, err := timestamp.ParseResponse(proof.Timestamps[0])
+			if err != nil || !bytes.Equal(stamp.HashedMessage, digestOf(crypto.SHA256, over)) {
+				t.Errorf("the timestamp is of something else, %v", err)
 			}
 			var promise struct {
 				SignedEntryTimestamp []byte

@@ -57,6 +57,27 @@ type trustedKey struct {
 	signed signer.Signed
 }
 
+// TimestampingAuthorities implements root.TrustedMaterial.
+func (k trustedKey) TimestampingAuthorities() []root.TimestampingAuthority {
+	var all []root.TimestampingAuthority
+	for _, authority := range k.TrustedMaterial.TimestampingAuthorities() {
+		all = append(all, stamper{authority, k.signed})
+	}
+	return all
+}
+
+// stamper is a timestamp authority whose timestamps are over what is stamped, which is
+// not always the signature in the bundle.
+type stamper struct {
+	root.TimestampingAuthority
+	signed signer.Signed
+}
+
+// Verify implements root.TimestampingAuthority.
+func (s stamper) Verify(stamp, _ []byte) (*root.Timestamp, error) {
+	return s.TimestampingAuthority.Verify(stamp, s.signed.Stamped())
+}
+
 // PublicKeyVerifier implements root.TrustedMaterial.
 func (k trustedKey) PublicKeyVerifier(string) (root.TimeConstrainedVerifier, error) {
 	verifier, err := signature.LoadVerifier(k.signed.Public, k.signed.Hash)
