@@ -163,6 +163,10 @@ func (r *Registry) putManifest(a *Answer, body []byte) {
 	digest := Digest(body).String()
 	mediaType := a.Request.Header.Get("Content-Type")
 	repo := r.repo(a.Request.Repository)
+	if r.compares && !repo.holds(a.Request) {
+		Status(http.StatusPreconditionFailed)(a)
+		return
+	}
 	repo.manifests[digest] = stored{mediaType, body}
 	if !strings.Contains(a.Request.Reference, ":") {
 		repo.tags[a.Request.Reference] = digest
@@ -173,6 +177,15 @@ func (r *Registry) putManifest(a *Answer, body []byte) {
 	if _, subject := describe(stored{mediaType, body}); subject != "" && !r.noReferrers {
 		a.Header.Set("OCI-Subject", subject)
 	}
+}
+
+// holds reports whether what a write asks for holds of what it replaces.
+func (repo *repository) holds(q Request) bool {
+	_, digest, there := repo.manifest(q.Reference)
+	if match := q.Header.Get("If-Match"); match != "" && (!there || match != strconv.Quote(digest)) {
+		return false
+	}
+	return q.Header.Get("If-None-Match") != "*" || !there
 }
 
 // next adds the Link to the next page.

@@ -58,6 +58,7 @@ type Registry struct {
 	uploads  map[string][]byte
 
 	noReferrers bool
+	compares    bool
 	pageSize    int
 }
 
@@ -199,6 +200,14 @@ func (r *Registry) WithoutReferrers() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.noReferrers = true
+}
+
+// Compares makes the registry honour If-Match and If-None-Match of writes to a tag: it
+// answers 412 and stores nothing when they do not hold.
+func (r *Registry) Compares() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.compares = true
 }
 
 // PageSize makes lists of tags and referrers end after n entries and go on at

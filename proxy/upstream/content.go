@@ -32,13 +32,10 @@ const manifestTypes = "application/vnd.oci.image.index.v1+json, application/vnd.
 // digest with fs.ErrNotExist right after it resolved the tag: the tag can then
 // be asked for again and its bytes hashed.
 func (c *Client) Manifest(ctx context.Context, repository, reference string, held v1.Hash) (body []byte, contentType string, unchanged bool, err error) {
-	if err := checkRepository(repository); err != nil {
+	q, err := manifestCall(repository, reference)
+	if err != nil {
 		return nil, "", false, err
 	}
-	if err := checkReference(reference); err != nil {
-		return nil, "", false, err
-	}
-	q := call{method: http.MethodGet, repository: repository, path: "manifests/" + reference, header: http.Header{"Accept": {manifestTypes}}}
 	if held != (v1.Hash{}) {
 		if err := checkDigest(held); err != nil {
 			return nil, "", false, err
@@ -46,16 +43,21 @@ func (c *Client) Manifest(ctx context.Context, repository, reference string, hel
 		// One entity tag, quoted: distribution compares the field as a whole.
 		q.header.Set("If-None-Match", `"`+held.String()+`"`)
 	}
-	body, header, err := c.whole(ctx, q, c.limits.Manifest, "the manifest")
+	body, header, _, err := c.whole(ctx, q, c.limits.Manifest, "the manifest")
 	if err != nil {
 		return nil, "", false, err
 	}
 	return body, header.Get("Content-Type"), body == nil, nil
 }
 
-// whole returns an answer with status 200 that is held in memory; its body is
-// nil only when q was conditional and the answer is 304.
-func (c *Client) whole(ctx context.Context, q call, limit int64, what string) (body []byte, header http.Header, err error) {
+func manifestCall(repository, reference string) (call, error) {
+	q := call{method: http.MethodGet, repository: repository, path: "manifests/" + reference, header: http.Header{"Accept": {manifestTypes}}}
+	return q, errors.Join(checkRepository(repository), checkReference(reference))
+}
+
+// whole returns an answer with status 200 that is held in memory, and what the one who
+// gave it calls it; its body is nil only when q was conditional and the answer is 304.
+func (c *Client) whole(ctx context.Context, q call, limit int64, what string) (body []byte, header http.Header, called validator, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeouts.Whole)
 	defer cancel()
 	err = c.do(ctx, q, func(response *http.Response) error {
@@ -71,13 +73,13 @@ func (c *Client) whole(ctx context.Context, q call, limit int64, what string) (b
 		if err != nil {
 			return err
 		}
-		header = response.Header
+		header, called = response.Header, validatorOf(response)
 		return response.Body.Close()
 	})
 	if err != nil {
-		return nil, nil, c.in(q.String(), err)
+		return nil, nil, validator{}, c.in(q.String(), err)
 	}
-	return body, header, nil
+	return body, header, called, nil
 }
 
 // Exists returns nil when the upstream answers 200 to HEAD for the blob in this

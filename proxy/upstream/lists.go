@@ -10,7 +10,7 @@ import (
 func (c *Client) pages(ctx context.Context, q call, use func(body []byte, header http.Header, next string) (done bool, err error)) error {
 	seen := map[string]bool{q.query: true}
 	for range c.limits.Pages {
-		body, header, err := c.whole(ctx, q, c.limits.Page, "the list")
+		body, header, _, err := c.whole(ctx, q, c.limits.Page, "the list")
 		if err != nil {
 			return err
 		}

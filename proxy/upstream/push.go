@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net/http"
 	"strings"
 	"time"
@@ -17,6 +18,37 @@ import (
 // late overwrites what was written in between. A write that failed may have
 // happened.
 func (c *Client) PutManifest(ctx context.Context, repository, reference, mediaType string, content []byte) (subject bool, err error) {
+	return c.PutManifestOver(ctx, repository, reference, mediaType, content, "")
+}
+
+// absentVersion is the version of a tag that is not there.
+const absentVersion = "*"
+
+// ReadTag is Manifest for a tag that is to be replaced. version is for PutManifestOver;
+// it is told along with an error that matches fs.ErrNotExist, too. It is empty when the
+// upstream does not say what it calls what it answers.
+func (c *Client) ReadTag(ctx context.Context, repository, tag string) (body []byte, contentType, version string, err error) {
+	q, err := manifestCall(repository, tag)
+	if err != nil {
+		return nil, "", "", err
+	}
+	body, header, called, err := c.whole(ctx, q, c.limits.Manifest, "the manifest")
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, "", absentVersion, err
+	case err != nil:
+		return nil, "", "", err
+	case called.from == c.own: // whoever else was redirected to calls it by names of its own
+		version = called.etag
+	}
+	return body, header.Get("Content-Type"), version, nil
+}
+
+// PutManifestOver is PutManifest for a tag that must still be what ReadTag found there.
+// An upstream that understands this (RFC 9110, 13.1) answers 412, and stores nothing,
+// when the tag was written meanwhile; others overlook it. An empty version asks for
+// nothing.
+func (c *Client) PutManifestOver(ctx context.Context, repository, reference, mediaType string, content []byte, version string) (subject bool, err error) {
 	if err := errors.Join(checkRepository(repository), checkReference(reference)); err != nil {
 		return false, err
 	}
@@ -24,6 +56,13 @@ func (c *Client) PutManifest(ctx context.Context, repository, reference, mediaTy
 		method: http.MethodPut, repository: repository, path: "manifests/" + reference, rights: pushes,
 		header: http.Header{"Content-Type": {mediaType}}, body: content,
 		want: []int{http.StatusCreated, http.StatusOK, http.StatusAccepted, http.StatusNoContent},
+	}
+	switch version {
+	case "":
+	case absentVersion:
+		q.header.Set("If-None-Match", "*")
+	default:
+		q.header.Set("If-Match", version)
 	}
 	use := func(response *http.Response) error {
 		subject = response.Header.Get("Oci-Subject") != ""

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"testing"
+
+	"vidimus/e2e/lying"
+)
+
+// Whenever another writes the tag of the signatures while a push signs, both signatures
+// are there at the end. An upstream that compares refuses the write that would have
+// undone the other's, and never sees one that does not say what it replaces.
+func TestAnUpstreamThatComparesLosesNoSignature(t *testing.T) {
+	t.Parallel()
+	image := lying.Image("signed by two")
+	tag := lying.SignatureTag(image.Digest())
+	reads, writes := lying.Manifest("acme/web", tag).GET(), lying.Manifest("acme/web", tag).Method("PUT")
+	honest := newPushing(t, lying.Start(t))
+	honest.created(honest.image("local/acme/web", image, "v1"))
+	steps := len(honest.up.Requests(reads))
+	theirs := signatureBy(lying.P256(), "local/acme/web", image.Digest())
+	refused := make(map[bool]bool)
+	for _, held := range []bool{false, true} {
+		for step := 1; step < steps; step++ { // at the last of them ours was seen to have stayed
+			t.Run(fmt.Sprintf("at read %d of a tag that is there: %v", step, held), func(t *testing.T) {
+				up := lying.Start(t)
+				up.Compares()
+				p := newPushing(t, up)
+				if held {
+					up.Push("acme/web", signatureBy(lying.P256(), "local/acme/web", image.Digest()), tag)
+				}
+				up.Lie(reads.Nth(step), lying.Before(func(context.Context) { up.Push("acme/web", theirs, tag) }))
+				p.created(p.image("local/acme/web", image, "v1"))
+				if n := p.layersOf("acme/web", tag); n != 2 {
+					t.Errorf("%d signatures, want the other's and ours", n)
+				}
+				for _, q := range up.Requests(writes) {
+					if q.Header.Get("If-Match")+q.Header.Get("If-None-Match") == "" {
+						t.Errorf("a write asks for nothing: %v", q.Header)
+					}
+					refused[held] = refused[held] || q.Status == http.StatusPreconditionFailed
+				}
+			})
+		}
+	}
+	if !refused[false] || !refused[true] {
+		t.Errorf("no write was refused: %v", refused)
+	}
+}
+
+// An upstream that refuses for ever what is asked of writes is not asked again.
+func TestAnUpstreamThatAlwaysRefusesIsAskedOnce(t *testing.T) {
+	t.Parallel()
+	image := lying.Image("refused")
+	tag := lying.SignatureTag(image.Digest())
+	up := lying.Start(t)
+	up.Prevent(lying.Manifest("acme/web", tag).Method("PUT").Where(func(q lying.Request) bool {
+		return q.Header.Get("If-Match")+q.Header.Get("If-None-Match") != ""
+	}), lying.Status(http.StatusPreconditionFailed))
+	p := newPushing(t, up)
+	p.created(p.image("local/acme/web", image, "v1"))
+	if n := len(up.Requests(lying.Manifest("acme/web", tag).Method("PUT"))); n != 2 {
+		t.Errorf("%d writes", n)
+	}
+	p.neverUnsigned("acme/web", image)
+}
