@@ -48,6 +48,15 @@ type Writer interface {
 	// failed may have happened.
 	PutManifest(ctx context.Context, repository, reference, mediaType string, content []byte) (subject bool, err error)
 
+	// ReadTag returns the bytes that a tag names and their Content-Type, to be replaced.
+	// version is the upstream's name for what it answered, with an error that matches
+	// fs.ErrNotExist as well; empty when it gave none.
+	ReadTag(ctx context.Context, repository, tag string) (body []byte, contentType, version string, err error)
+
+	// PutManifestOver is PutManifest to a tag that must still be what ReadTag found. Its
+	// error is a Refusal with status 412 when the upstream looked, and it is not.
+	PutManifestOver(ctx context.Context, repository, tag, mediaType string, content []byte, version string) (subject bool, err error)
+
 	// DeleteManifest removes a tag, or a manifest with all its tags. It matches
 	// fs.ErrNotExist when there is no such thing.
 	DeleteManifest(ctx context.Context, repository, reference string) error

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -64,8 +65,9 @@ func (p *pushed) putUnionOnce(ctx context.Context, join union) (*manifest, error
 	}
 	defer unlock()
 	var putErr error
+	var refused string // a version that the upstream would not take for the tag's
 	for range maxMerges {
-		held, err := p.readTag(ctx, p.tag)
+		held, version, err := p.readVersion(ctx, p.tag)
 		if err != nil {
 			return nil, errors.Join(putErr, err)
 		}
@@ -82,10 +84,17 @@ func (p *pushed) putUnionOnce(ctx context.Context, join union) (*manifest, error
 			}
 		}
 		var listed bool
-		if listed, putErr = p.registered.Push.PutManifest(ctx, p.repository, p.tag, string(put.mediaType), put.bytes); putErr != nil {
+		if version == refused {
+			version = "" // it means something else by it, and would refuse for ever
+		}
+		if listed, putErr = p.registered.Push.PutManifestOver(ctx, p.repository, p.tag, string(put.mediaType), put.bytes, version); putErr != nil {
 			putErr = fmt.Errorf("put tag %s: %w", p.tag, putErr)
 		}
 		p.moved(ctx, p.tag)
+		if version != "" && preconditionFailed(putErr) {
+			refused, putErr = version, nil // another wrote it since
+			continue
+		}
 		if putErr == nil && put.subject != nil && !listed {
 			if err := p.listAs(ctx, put); err != nil {
 				return nil, err
@@ -107,17 +116,29 @@ func (p *pushed) stays(ctx context.Context, join union) (bool, *manifest, error)
 
 // readTag returns what a tag names at the upstream now, nil when it names nothing.
 func (v *view) readTag(ctx context.Context, tag string) (*manifest, error) {
-	content, contentType, _, err := v.registered.Upstream.Manifest(ctx, v.repository, tag, v1.Hash{})
+	m, _, err := v.readVersion(ctx, tag)
+	return m, err
+}
+
+// readVersion is readTag with what the upstream calls what is there, or nothing.
+func (v *view) readVersion(ctx context.Context, tag string) (m *manifest, version string, err error) {
+	content, contentType, version, err := v.registered.Push.ReadTag(ctx, v.repository, tag)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, version, nil
 	}
 	if f, ok := errors.AsType[Fault](err); ok && (f.Kind() == KindUnauthorized || f.Kind() == KindForbidden) && v.refusedBecauseAbsent(ctx, tag) {
-		return nil, nil
+		return nil, "", nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return parseManifest(content, contentType)
+	m, err = parseManifest(content, contentType)
+	return m, version, err
+}
+
+func preconditionFailed(err error) bool {
+	refusal, ok := errors.AsType[Refusal](err)
+	return ok && refusal.Status() == http.StatusPreconditionFailed
 }
 
 // unionOfSignatures joins signature artifacts.

@@ -66,3 +66,39 @@ func TestAnUpstreamThatAlwaysRefusesIsAskedOnce(t *testing.T) {
 	}
 	p.neverUnsigned("acme/web", image)
 }
+
+// What clients push is joined with what is there in the same way.
+func TestEvidenceIsJoinedWithWhatAnotherWroteMeanwhile(t *testing.T) {
+	t.Parallel()
+	image := lying.Image("joined")
+	tag := lying.SignatureTag(image.Digest())
+	ours, theirs := signatureBy(lying.P256(), "local/open/web", image.Digest()), signatureBy(lying.P256(), "local/open/web", image.Digest())
+	reads, writes := lying.Manifest("open/web", tag).GET(), lying.Manifest("open/web", tag).Method("PUT")
+	steps, refused := 1, 0
+	for step := 0; step < steps; step++ {
+		up := lying.Start(t)
+		up.Compares()
+		p := newPushing(t, up)
+		up.Push("open/web", image, "v1")
+		if step > 0 {
+			up.Lie(reads.Nth(step), lying.Before(func(context.Context) { up.Push("open/web", theirs, tag) }))
+		}
+		p.created(p.image("local/open/web", ours, tag))
+		if step == 0 {
+			steps = len(up.Requests(reads))
+		} else if n := p.layersOf("open/web", tag); n != 2 {
+			t.Errorf("at read %d: %d signatures, want the other's and ours", step, n)
+		}
+		for _, q := range up.Requests(writes) {
+			if q.Header.Get("If-Match")+q.Header.Get("If-None-Match") == "" {
+				t.Errorf("at read %d a write asks for nothing: %v", step, q.Header)
+			}
+			if q.Status == http.StatusPreconditionFailed {
+				refused++
+			}
+		}
+	}
+	if steps < 3 || refused == 0 {
+		t.Errorf("%d reads, %d writes were refused", steps, refused)
+	}
+}
