@@ -16,7 +16,7 @@ var carriers = []struct {
 	name  string
 	start func(testing.TB) string
 }{
-	{"distribution", real.StartDistribution},
+	{"distribution", real.StartDistributionThatKeeps},
 	{"go-containerregistry", real.StartGGCR},
 }
 

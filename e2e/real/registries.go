@@ -38,12 +38,23 @@ func StartDistribution(tb testing.TB) string {
 // StartDistributionWith starts it at addr, with more lines for its configuration.
 func StartDistributionWith(tb testing.TB, addr, more string) string {
 	tb.Helper()
+	return startDistribution(tb, addr, true, more)
+}
+
+// StartDistributionThatKeeps starts it as it is by itself: it deletes nothing.
+func StartDistributionThatKeeps(tb testing.TB) string {
+	tb.Helper()
+	return startDistribution(tb, FreeAddr(tb), false, "")
+}
+
+func startDistribution(tb testing.TB, addr string, deletes bool, more string) string {
+	tb.Helper()
 	dir := Dir(tb)
 	config := Write(tb, dir, "registry.yml", fmt.Sprintf(`version: 0.1
 log: {level: error, accesslog: {disabled: true}}
-storage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}
+storage: {filesystem: {rootdirectory: %s}, delete: {enabled: %t}}
 http: {addr: %s, secret: for-tests}
-%s`, filepath.Join(dir, "data"), addr, more))
+%s`, filepath.Join(dir, "data"), deletes, addr, more))
 	Start(tb, Command{
 		Path: Program(tb, "registry"),
 		Args: []string{"serve", config},
