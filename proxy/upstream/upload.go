@@ -284,6 +284,9 @@ func (f *feed) Read(p []byte) (int, error) {
 	if f.stopped {
 		return 0, io.ErrClosedPipe
 	}
+	if f.done { // net/http asks once more, when the answer may have been returned
+		return 0, io.EOF
+	}
 	n, err := f.source.Read(p)
 	switch {
 	case err == io.EOF:

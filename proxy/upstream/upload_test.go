@@ -263,6 +263,23 @@ func TestAnUploadThatTheUpstreamDoesNotTakeIsGivenUp(t *testing.T) {
 	})
 }
 
+// The source is its owner's again once all was read.
+func TestAPieceIsNotReadBeyondItsEnd(t *testing.T) {
+	reads := 0
+	f := newFeed(readerFunc(func(b []byte) (int, error) {
+		reads++
+		return copy(b, "x"), io.EOF
+	}), time.Hour, nil)
+	for range 3 {
+		if _, err := f.Read(make([]byte, 4)); err != io.EOF {
+			t.Error(err)
+		}
+	}
+	if !f.spent() || reads != 1 {
+		t.Errorf("spent %v, read %d times", f.spent(), reads)
+	}
+}
+
 func TestAnUploadThatIsGivenUpEndsItsSource(t *testing.T) {
 	w := newWorld(t)
 	c := w.client(w.serve("https", "registry.corp.example", uploading{location: "%s"}.serve), nil)
@@ -305,3 +322,7 @@ func TestAnAnswerBeforeAllWasSentIsNoSuccess(t *testing.T) {
 	}
 	sink.Close()
 }
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
