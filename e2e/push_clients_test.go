@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -120,9 +121,19 @@ func (w *pushWorld) isOfKind(t *testing.T, repository, kind string) {
 	}
 }
 
+// helm reads back what it has put by digest, before it is tagged and so before it is
+// signed: who pushes charts may sign, too, which is to read what is not allowed yet.
 func TestHelmPushesCharts(t *testing.T) {
-	w := newPushWorld(t)
+	users := real.Write(t, t.TempDir(), "users", htpasswd(t, "charts", otherPassword))
+	w := newPushWorldBefore(t, real.StartDistribution(t), fmt.Sprintf(`
+auth:
+  htpasswd: %s
+  access:
+    - {subjects: [charts], match: "local/**", actions: [pull, push, sign]}
+    - {subjects: [anonymous], match: "local/**", actions: [pull]}
+`, users))
 	helm := real.NewHelm(t)
+	must(t, helm.Command(t, "registry", "login", "--plain-http", "--username", "charts", "--password", otherPassword, w.proxy.Addr))
 	chart := helm.Chart(t, "web", "1.2.3")
 	for range 2 {
 		must(t, helm.Command(t, "push", "--plain-http", chart, "oci://"+w.name("acme/charts")))
@@ -143,7 +154,7 @@ func TestHelmPushesCharts(t *testing.T) {
 // stays as it is. cosign copy puts the image under the tag of its digest, too, which
 // is free where the upstream lists referrers by itself.
 func TestCosignPushesThroughTheProxy(t *testing.T) {
-	w := newPushWorldBefore(t, lying.Start(t).Host)
+	w := newPushWorldBefore(t, lying.Start(t).Host, "")
 	source := real.StartDistribution(t)
 	image := real.Busybox(t, real.OCI, "copied by cosign")
 	real.Push(t, source, "from/one", image, "v1")

@@ -25,10 +25,11 @@ type pushWorld struct {
 
 func newPushWorld(t *testing.T) *pushWorld {
 	t.Helper()
-	return newPushWorldBefore(t, real.StartDistribution(t))
+	return newPushWorldBefore(t, real.StartDistribution(t), "")
 }
 
-func newPushWorldBefore(t *testing.T, registry string) *pushWorld {
+// newPushWorldBefore has more lines for the proxy's configuration.
+func newPushWorldBefore(t *testing.T, registry, more string) *pushWorld {
 	t.Helper()
 	w := &pushWorld{T: t, registry: registry, keys: newKeyPair(t)}
 	w.proxy = real.StartVidimus(t, built(t, racing), real.Dir(t), fmt.Sprintf(`
@@ -37,7 +38,7 @@ authorities: {release: {keys: [%q], signer: {key: %q, passwordEnv: COSIGN_PASSWO
 policies:
   - {match: "local/acme/**", require: release, push: {sign: release, delete: true}}
   - {match: "local/open/**", allow: unverified, push: unsigned}
-`, w.registry, w.keys.public, w.keys.private), password...)
+%s`, w.registry, w.keys.public, w.keys.private, more), password...)
 	return w
 }
 

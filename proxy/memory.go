@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"sync"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -21,7 +20,6 @@ const (
 	maxProofs          = 1 << 19
 	maxDoubts          = 1 << 19
 	maxEvidence        = 1 << 18
-	maxReadBacks       = 1 << 17
 )
 
 // memory is a map that is bounded by what its entries cost: the least recently
@@ -108,8 +106,6 @@ type memories struct {
 	// evidence holds the sizes of the blobs that evidence consists of, as it was
 	// served to who may sign: see unadmitted.go.
 	evidence *memory[edgeKey, int64]
-	// readBacks holds when who pushed what by digest alone: see unadmitted.go.
-	readBacks *memory[readBack, time.Time]
 }
 
 func newMemories() *memories {
@@ -121,9 +117,6 @@ func newMemories() *memories {
 		answers:  newAnswers(),
 		edges:    newMemory(maxEdges, func(k edgeKey, _ *edge) int { return edgeSize + len(k.repository) }),
 		evidence: newMemory(maxEvidence, func(k edgeKey, _ int64) int { return proofSize + len(k.repository) }),
-		readBacks: newMemory(maxReadBacks, func(k readBack, _ time.Time) int {
-			return proofSize + len(k.repository) + len(k.client) + len(k.caller) + len(k.userAgent)
-		}),
 	}
 }
 

@@ -253,11 +253,7 @@ func (p *pushed) store(ctx context.Context) (*manifest, error) {
 	case p.kind == pushedEvidence && holdsSignatures(p.suffix):
 		return p.putUnion(ctx, p.unionOfSignatures)
 	case p.tag == "":
-		if err := p.putByDigest(ctx); err != nil {
-			return nil, err
-		}
-		p.readBacks.add(newReadBack(p.view, p.digest, p.asker), p.proxy.now())
-		return p.manifest, nil
+		return p.manifest, p.putByDigest(ctx)
 	case p.kind == pushedImage && p.rule.Sign != "":
 		return p.manifest, p.putSigned(ctx)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -15,9 +14,8 @@ import (
 
 // What is not admitted can be read by who may sign, for nobody could sign through
 // the proxy what its policy does not allow yet; by who may inspect; and its
-// headers by who may push, since clients look before they push; a manifest by who
-// has just pushed it by digest, for helm and its kin read it back to tag it. It passes
-// no gate, and so nothing of it enters what others are answered from: no answer, edge or
+// headers by who may push, since clients look before they push. It passes no gate,
+// and so nothing of it enters what others are answered from: no answer, edge or
 // index entry is made of it. Its bytes are hashed as all are, and what is revoked
 // stays refused.
 //
@@ -31,13 +29,10 @@ func (q *request) unadmitted(ctx context.Context, v *view, m *manifest, d policy
 		return "", refusal
 	}
 	right, ok := q.rightToUnadmitted(v.name, access.Sign, access.Inspect)
-	if !ok && q.readsBack(v, m, a) {
-		right, ok = access.Push, true
-	}
 	if !ok {
 		return "", refusal
 	}
-	if right == access.Push && q.r.Method == http.MethodHead {
+	if right == access.Push {
 		return right, nil // nothing is read but that it is there
 	}
 	if u, ok := errors.AsType[*undecided](refusal); ok {
@@ -84,37 +79,10 @@ func (v *view) noteUnadmitted(ctx context.Context, d policy.Decision, evaluateEr
 // that the caller reads in order to sign.
 func (q *request) sendUnadmitted(d policy.Decision, m *manifest, right access.Action) {
 	q.decided(d)
-	switch {
-	case right != access.Push:
+	if right != access.Push {
 		q.warn("299", "not admitted, and served because "+printable(q.caller.String())+" may "+string(right)+" here")
-	case q.r.Method == http.MethodGet:
-		q.warn("299", "not admitted, and served to who has just pushed it")
 	}
 	q.sendManifest(m)
-}
-
-// readBackTime is for how long who pushed a manifest by digest may read it.
-const readBackTime = time.Minute
-
-// readBack is a manifest and who pushed it.
-type readBack struct {
-	repository                string
-	digest                    v1.Hash
-	client, caller, userAgent string
-}
-
-func newReadBack(v *view, digest v1.Hash, a asker) readBack {
-	return readBack{v.name, digest, a.client, a.caller, a.userAgent}
-}
-
-// readsBack reports whether who asks for a manifest by its digest has just pushed it
-// so, and still may: he gets what he has sent, and none of its blobs.
-func (q *request) readsBack(v *view, m *manifest, a asker) bool {
-	if q.route.endpoint != endpointManifest || q.route.tag != "" || q.Gate.Scope(v.name).Push == nil || q.Access != nil && !q.may(v.name, access.Push) {
-		return false
-	}
-	pushed, ok := v.readBacks.get(newReadBack(v, m.digest, a))
-	return ok && isWithin(readBackTime, pushed, v.proxy.now())
 }
 
 // noteEvidence remembers the parts of a manifest that was served to who may sign
