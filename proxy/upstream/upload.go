@@ -124,7 +124,7 @@ func (c *Client) append(ctx context.Context, q call, piece *feed, size int64, us
 	if used.header != "" {
 		request.Header.Set("Authorization", used.header)
 	}
-	return c.send(c.writing, request)
+	return c.send(c.pieces, request)
 }
 
 // CommitUpload makes a blob of an upload, all of whose bytes were sent. It is not
