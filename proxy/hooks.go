@@ -286,9 +286,7 @@ func (p *Proxy) signTold(ctx context.Context, job *hook.Job) error {
 	if err := signed(ctx, key, request); err != nil {
 		return err
 	}
-	for _, subject := range request.Subjects {
-		t.forget(subject.Digest)
-	}
+	t.signedNow(ctx, request)
 	return nil
 }
 

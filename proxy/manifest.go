@@ -147,6 +147,9 @@ func (m *manifest) setMediaType(own string, named bool, declared string) error {
 
 func (m *manifest) setContent(config, layers, manifests, subject json.RawMessage) error {
 	for _, list := range []json.RawMessage{layers, manifests} {
+		if tooMany(list) {
+			return fmt.Errorf("%w: the manifest has a descriptor without a digest", errMismatch)
+		}
 		if err := checkDescriptorNames(list); err != nil {
 			return err
 		}
@@ -203,6 +206,23 @@ func checkNames(object json.RawMessage, known []string) error {
 	}
 	return nil
 }
+
+// shortestDescriptor is as few bytes as a descriptor can have.
+const shortestDescriptor = len(`{"digest":"sha256:"}`) + 2*sha256.Size
+
+// tooMany reports whether a list has so many entries that not all can be descriptors. In
+// memory one takes some hundred bytes, though it may be written with two.
+func tooMany(list json.RawMessage) bool {
+	var entries []anything
+	_ = json.Unmarshal(list, &entries)
+	return len(entries) > len(list)/shortestDescriptor
+}
+
+// anything is any JSON value, and takes no memory.
+type anything struct{}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (*anything) UnmarshalJSON([]byte) error { return nil }
 
 func checkDescriptorNames(list json.RawMessage) error {
 	var objects []json.RawMessage

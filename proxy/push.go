@@ -52,20 +52,20 @@ func (q *request) push(v *view) error {
 	}
 }
 
-// refuseStrangers refuses, where nobody has to log in, what a web page may have its
+// refuseStrangers refuses, from who has not logged in, what a web page may have its
 // reader's browser send; and a push that signs unless it is for this very host.
 // Whoever reaches the port may push; but nobody should be made to.
 func (q *request) refuseStrangers(rule *policy.Push) error {
-	if q.Access != nil {
+	if q.caller.Kind != access.Anonymous {
 		return nil
 	}
 	if _, from := q.r.Header["Origin"]; from {
-		return &Error{Status: http.StatusForbidden, Code: codeDenied, Message: "a push with an Origin header, as browsers send it, is refused where auth is not configured"}
+		return &Error{Status: http.StatusForbidden, Code: codeDenied, Message: "a push with an Origin header, as browsers send it, is refused from who has not logged in"}
 	}
 	if rule.Sign != "" && !isLoopbackHost(q.r.Host) {
 		return &Error{
 			Status: http.StatusForbidden, Code: codeDenied,
-			Message: "pushes that are signed are refused by another name than localhost where nobody has to log in: configure auth, or push to localhost",
+			Message: "pushes that are signed are refused by another name than localhost from who has not logged in: configure auth and log in, or push to localhost",
 		}
 	}
 	return nil
@@ -83,7 +83,7 @@ func (q *request) putManifest(v *view, rule *policy.Push) error {
 	if err != nil {
 		return err
 	}
-	p := &pushed{view: v, rule: rule, manifest: m, tag: q.route.tag, asker: q.asker(), began: q.begin}
+	p := &pushed{view: v, rule: rule, manifest: m, tag: q.route.tag, asker: q.asker(), pusher: strings.ToValidUTF8(q.exactCaller(), "?"), began: q.begin}
 	p.named, p.suffix, _ = subjectOfTag(p.tag)
 	if err := p.classify(ctx); err != nil {
 		return pushError(err, q.wanted())
@@ -184,6 +184,7 @@ type pushed struct {
 	kind   kindOfPush
 	about  v1.Hash // the subject of evidence
 	asker  asker
+	pusher string // as the access list would name him; empty where nobody is known
 	began  time.Time
 	id     string
 	told   bool // by the upstream that has it: nobody pushes it here

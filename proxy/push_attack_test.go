@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"vidimus/e2e/lying"
+	"vidimus/policy"
 )
 
 // What a tag named before a push is not believed after it, though the upstream had
@@ -159,4 +160,43 @@ func TestD5AnUploadIsNobodyElses(t *testing.T) {
 	w.up.Forget()
 	refused(t, w.send("PATCH", at, strings.NewReader("x"), as("alice")...), 403, "DENIED", "")
 	asked(t, w.up)
+}
+
+// Who is let in unknown, be it by an access list, is not made to push by a web page: not
+// from its own origin, and not by a name that its owner lets lead here. Who has logged in
+// is asked for nothing of the kind, for no page knows the password.
+func TestWhoIsNotLoggedInIsNotMadeToPush(t *testing.T) {
+	signs := func(_ *world, s *settings) {
+		for i := range s.policies {
+			if s.policies[i].Name == "acme" {
+				s.policies[i].Push = &policy.Push{Sign: "release"}
+			}
+		}
+	}
+	image := lying.Image("pushed by a web page")
+	for _, test := range []struct {
+		name, user, repository string
+		headers                []string
+		status                 int
+	}{
+		{"from a web page", "", "ghcr.io/open/web", []string{"Origin", "http://evil.example"}, 403},
+		{"from a web page, signed", "", web, []string{"Origin", "http://127.0.0.1"}, 403},
+		{"by another name, signed", "", web, []string{"Host", "evil.example:5080"}, 403},
+		{"by another name", "", "ghcr.io/open/web", []string{"Host", "registry.example"}, 201},
+		{"here", "", "ghcr.io/open/web", nil, 201},
+		{"here, signed", "", web, nil, 503}, // but for the key, which there is none of
+		{"by another name, logged in", "alice", web, []string{"Host", "registry.example"}, 503},
+		{"from a web page, logged in", "alice", "ghcr.io/open/web", []string{"Origin", "http://ui.example"}, 201},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t, pushable, signs, guarded("anonymous | ghcr.io/** | pull push", "alice | ghcr.io/** | push"))
+			a := w.put(test.repository, "v1", image, append(as(test.user), test.headers...)...)
+			if a.status != test.status {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+			if tags := w.up.Tags(strings.TrimPrefix(test.repository, "ghcr.io/")); (len(tags) == 1) != (test.status == 201) {
+				t.Errorf("the tags are %q", tags)
+			}
+		})
+	}
 }

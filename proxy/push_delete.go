@@ -18,7 +18,8 @@ import (
 
 // deleteManifest removes a tag, and nothing else; or the manifest of a digest, with
 // what is about it and about nothing else: signatures, attestations and referrers.
-// Those go first, so that what is deleted twice is deleted.
+// Those go last, for where the upstream does not let it go its tags stand, and need
+// them; what is deleted twice is deleted all the same.
 func (q *request) deleteManifest(v *view, rule *policy.Push) error {
 	if !rule.Delete {
 		return &Error{
@@ -59,10 +60,12 @@ func (v *view) remove(ctx context.Context, tag string, digest v1.Hash) error {
 		return err
 	}
 	m, err := v.fetchManifest(ctx, digest)
-	if err != nil {
-		return err
+	if errors.Is(err, fs.ErrNotExist) { // what is about it may be left over
+		if err := v.removeEvidence(ctx, digest); err != nil {
+			return err
+		}
 	}
-	if err := v.removeEvidence(ctx, digest); err != nil {
+	if err != nil {
 		return err
 	}
 	if err := v.unlist(ctx, m); err != nil {
@@ -70,7 +73,10 @@ func (v *view) remove(ctx context.Context, tag string, digest v1.Hash) error {
 	}
 	err = v.registered.Push.DeleteManifest(ctx, v.repository, digest.String())
 	v.gone(ctx, digest)
-	return err
+	if err != nil {
+		return err
+	}
+	return v.removeEvidence(ctx, digest)
 }
 
 // removeEvidence removes what is about subject and nothing else.

@@ -36,10 +36,18 @@ func (p *pushed) putSigned(ctx context.Context) error {
 	if err := signed(ctx, key, request); err != nil {
 		return err
 	}
+	p.signedNow(ctx, request)
+	return p.putTag(ctx)
+}
+
+// signedNow forgets what is known of the signatures of what was signed: the denials, and
+// what the tags named where the signatures are.
+func (p *pushed) signedNow(ctx context.Context, request SignRequest) {
 	for _, subject := range request.Subjects {
+		p.moved(ctx, fallbackTag(subject.Digest)+".sig")
+		p.moved(ctx, fallbackTag(subject.Digest))
 		p.forget(subject.Digest)
 	}
-	return p.putTag(ctx)
 }
 
 // signed makes the signatures. Whatever goes wrong, the client can try again, but for
@@ -70,8 +78,8 @@ func (p *pushed) toSign(ctx context.Context) (SignRequest, error) {
 	if p.told {
 		request.Passing = append(request.Passing, annotationPusher) // who pushed it through here has his name on it
 	}
-	if p.asker.caller != "" {
-		request.Annotations[annotationPusher] = p.asker.caller
+	if p.pusher != "" {
+		request.Annotations[annotationPusher] = p.pusher
 	}
 	for name, value := range p.rule.Annotations {
 		request.Annotations[name] = value

@@ -67,7 +67,7 @@ func (s *Signer) beginBundle(ctx context.Context, p *pendingResult) error {
 		return nil
 	}
 	p.Tag = tag
-	p.job = newJob(p.Result, &listing{desc})
+	p.job = newJob(p.Result, &listing{desc, p.Subject})
 	return nil
 }
 

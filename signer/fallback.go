@@ -22,9 +22,10 @@ type referrersIndex struct {
 	digests   []string // of manifests
 }
 
-// parseReferrersIndex reads what is under a fallback tag. It refuses what is not
-// an index, or can be read in two ways: cosign copy gives an image itself such a
-// tag, and to write an index there would take the image's name from it.
+// parseReferrersIndex reads what is under a fallback tag. It refuses what is not a list
+// of referrers, or can be read in two ways: cosign copy gives an image itself such a
+// tag, also one for several platforms, which is an index like the list; and to write
+// there would take the image's name from it.
 func parseReferrersIndex(data []byte) (referrersIndex, error) {
 	if len(data) > maxManifestSize {
 		return referrersIndex{}, fmt.Errorf("larger than %d bytes", maxManifestSize)
@@ -49,17 +50,23 @@ func parseReferrersIndex(data []byte) (referrersIndex, error) {
 		}
 		for i, raw := range index.manifests {
 			var desc struct {
-				Digest string `json:"digest"`
+				Digest   string          `json:"digest"`
+				Platform json.RawMessage `json:"platform"`
 			}
 			if err := json.Unmarshal(raw, &desc); err != nil || desc.Digest == "" {
 				return referrersIndex{}, fmt.Errorf("manifest %d has no digest", i)
+			}
+			if len(desc.Platform) > 0 && string(desc.Platform) != "null" {
+				return referrersIndex{}, errOwnName
 			}
 			index.digests = append(index.digests, desc.Digest)
 		}
 		return index, nil
 	}
-	return referrersIndex{}, errors.New("it is an image, which cosign copy tags so")
+	return referrersIndex{}, errOwnName
 }
+
+var errOwnName = errors.New("it is an image, which cosign copy tags so")
 
 func newReferrersIndex() referrersIndex {
 	return referrersIndex{fields: []field{
@@ -101,13 +108,19 @@ func (x referrersIndex) encode() (manifest, config []byte, err error) {
 
 // listing adds a referrer, which is stored already, to the index under the
 // fallback tag of its subject.
-type listing struct{ desc v1.Descriptor }
+type listing struct {
+	desc    v1.Descriptor
+	subject v1.Hash // whose referrers are listed
+}
 
 func (l *listing) read(raw []byte) (document, error) {
 	if raw == nil {
 		return newReferrersIndex(), nil
 	}
 	index, err := parseReferrersIndex(raw)
+	if err == nil && digestOf(raw) == l.subject {
+		err = errOwnName
+	}
 	if err != nil {
 		return nil, fmt.Errorf("an index of referrers that could be added to, and this registry lists none itself: %w "+
 			"(a bundle cannot be stored here; the format tag can)", err)

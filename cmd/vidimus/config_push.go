@@ -199,7 +199,12 @@ func (j *judgement) pushes() {
 		hasSigner[a.Name] = a.Value.Signer != nil
 	}
 	host, _, err := net.SplitHostPort(j.config.HTTP.Addr.Value)
-	open := err == nil && !j.config.knowsCallers() && (!isLoopback(host) || j.config.HTTP.ExternalURL != "")
+	named := j.config.HTTP.ExternalURL != "" && j.config.everybodyPushes()
+	open := err == nil && (named || !j.config.knowsCallers() && !isLoopback(host))
+	fix := "configure auth; or listen on loopback, without http.externalURL"
+	if j.config.knowsCallers() {
+		fix = "let anonymous not push, in auth.access; or remove http.externalURL"
+	}
 	for _, p := range j.config.Policies {
 		if p.Push == nil || p.Push.Unsigned {
 			continue
@@ -216,8 +221,7 @@ func (j *judgement) pushes() {
 			j.fail(sign, "authority "+quote(sign.Value)+" has no signer", "add to it: signer: {key: FILE, passwordFile: FILE}")
 		}
 		if open && sign.Value != "" {
-			j.fail(p.Push, "signs what everybody pushes who reaches "+j.config.HTTP.Addr.Value+", for nobody has to log in",
-				"configure auth; or listen on loopback, without http.externalURL")
+			j.fail(p.Push, "signs what everybody pushes who reaches "+j.config.HTTP.Addr.Value+", for nobody has to log in", fix)
 		}
 	}
 }
