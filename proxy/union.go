@@ -265,7 +265,7 @@ func (m *manifest) asReferrer() v1.Descriptor {
 // putBlob stores a small blob.
 func (v *view) putBlob(ctx context.Context, content []byte) error {
 	digest := digestOf(content)
-	if v.registered.Upstream.Exists(ctx, v.repository, digest) == nil {
+	if _, err := v.registered.Upstream.Exists(ctx, v.repository, digest); err == nil {
 		return nil
 	}
 	location, _, err := v.registered.Push.StartUpload(ctx, v.repository, v1.Hash{}, "")

@@ -122,7 +122,7 @@ func (u upstreamRegistry) PutBlob(ctx context.Context, canonical string, digest 
 	if err != nil {
 		return err
 	}
-	if u.client.Exists(ctx, repository, digest) == nil {
+	if _, err := u.client.Exists(ctx, repository, digest); err == nil {
 		return nil
 	}
 	location, _, err := u.client.StartUpload(ctx, repository, v1.Hash{}, "")
