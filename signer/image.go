@@ -63,8 +63,8 @@ func newSignatureImage(dockerMediaTypes bool) signatureImage {
 }
 
 // parseSignatureImage reads the manifest of a signature image. It refuses what
-// is not an image manifest, or can be read in two ways: to write it back could
-// lose what somebody else reads in it.
+// is not an image manifest, is an image to run, or can be read in two ways: to write it
+// back could lose what somebody else reads in it.
 func parseSignatureImage(data []byte) (signatureImage, error) {
 	if len(data) > maxManifestSize {
 		return signatureImage{}, fmt.Errorf("larger than %d bytes", maxManifestSize)
@@ -122,6 +122,9 @@ func (img *signatureImage) parseLayers() error {
 		_ = json.Unmarshal(fields["annotations"], &layer.annotations)
 		if json.Unmarshal(fields["digest"], &layer.digest) != nil || layer.digest == "" {
 			return fmt.Errorf("layer %d has no digest", i)
+		}
+		if types.MediaType(layer.mediaType).IsLayer() {
+			return fmt.Errorf("layer %d is part of an image to run (%q)", i, layer.mediaType)
 		}
 		img.layers = append(img.layers, layer)
 	}

@@ -99,7 +99,8 @@ func TestUnionOfWhatIsNoSignatureImageIsRefused(t *testing.T) {
 	index := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`)
 	for name, pair := range map[string][2][]byte{
 		"an index is pushed": {index, image}, "an index is held": {image, index}, "no JSON is held": {image, []byte("x")},
-		"two of a key": {[]byte(`{"layers":[],"layers":[]}`), image},
+		"an image to run is held": {image, bytes.Replace(image, []byte(envelope.MediaTypeSimpleSigning), []byte("application/vnd.oci.image.layer.v1.tar+gzip"), 1)},
+		"two of a key":            {[]byte(`{"layers":[],"layers":[]}`), image},
 	} {
 		if got, _, err := Union(pair[0], pair[1]); err == nil {
 			t.Errorf("%s: %s", name, got)
