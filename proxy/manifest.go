@@ -102,6 +102,9 @@ func parseManifest(content []byte, contentType string) (*manifest, error) {
 
 var errSchema1 = fmt.Errorf("%w: Docker schema 1 manifests are not served, for their signature scheme does not bind what is pulled; push the image again with a current client", errMismatch)
 
+// whyUnfit is what parseManifest found, without whose fault it is.
+func whyUnfit(err error) string { return strings.TrimPrefix(err.Error(), errMismatch.Error()+": ") }
+
 func isSchema1(mediaType string) bool {
 	return strings.HasPrefix(mediaType, "application/vnd.docker.distribution.manifest.v1+")
 }

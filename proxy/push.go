@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -137,8 +136,7 @@ func (q *request) readManifest() (*manifest, error) {
 	}
 	m, err := parseManifest(content, q.r.Header.Get("Content-Type"))
 	if err != nil {
-		why := strings.TrimPrefix(err.Error(), errMismatch.Error()+": ")
-		return nil, &Error{Status: http.StatusBadRequest, Code: codeManifestInvalid, Message: why, Err: err}
+		return nil, &Error{Status: http.StatusBadRequest, Code: codeManifestInvalid, Message: whyUnfit(err), Err: err}
 	}
 	if q.route.tag == "" && m.digest != q.route.digest {
 		return nil, invalidDigest(q.route.reference, "the manifest's bytes hash to "+m.digest.String())
@@ -249,7 +247,7 @@ func holdsSignatures(suffix string) bool {
 func (p *pushed) store(ctx context.Context) (*manifest, error) {
 	switch {
 	case p.kind == pushedListing:
-		return p.putUnion(ctx, unionOfListings)
+		return p.putUnion(ctx, unionOfListings(p.tag, p.manifest))
 	case p.kind == pushedEvidence && holdsSignatures(p.suffix):
 		return p.putUnion(ctx, p.unionOfSignatures)
 	case p.tag == "":
@@ -268,7 +266,7 @@ func (p *pushed) putByDigest(ctx context.Context) error {
 		return err
 	}
 	if p.subject != nil && !listed {
-		if err := p.listReferrer(ctx); err != nil {
+		if err := p.list(ctx, p.manifest); err != nil {
 			return err
 		}
 	}
@@ -308,7 +306,7 @@ func (p *pushed) spares(ctx context.Context) error {
 	if isZero(p.named) {
 		return nil
 	}
-	held, err := p.readTag(ctx, p.tag)
+	held, _, err := p.heldBy(ctx, p.tag)
 	if err != nil || held == nil || held.digest == p.digest {
 		return err
 	}
