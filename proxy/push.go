@@ -292,6 +292,9 @@ func (p *pushed) putTag(ctx context.Context) error {
 	}
 	_, err = p.registered.Push.PutManifest(ctx, p.repository, p.tag, string(p.mediaType), p.bytes)
 	p.moved(ctx, p.tag) // also when it failed, for it may have happened
+	if !isZero(p.named) {
+		p.reconsider(p.named) // what stood there may have been evidence
+	}
 	if err != nil {
 		return fmt.Errorf("put tag %s: %w", p.tag, err)
 	}

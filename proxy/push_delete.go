@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"slices"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"vidimus/policy"
 	"vidimus/verifier"
+	"vidimus/verifier/envelope"
 )
 
 // deleteManifest removes a tag, and nothing else; or the manifest of a digest, with
@@ -44,7 +46,8 @@ func (q *request) deleteManifest(v *view, rule *policy.Push) error {
 }
 
 func (v *view) remove(ctx context.Context, tag string, digest v1.Hash) error {
-	if _, _, signatures := subjectOfTag(tag); tag == "" || signatures {
+	subject, _, signatures := subjectOfTag(tag)
+	if tag == "" || signatures {
 		leave, err := v.proxy.signings.remove(ctx, v.name)
 		if err != nil {
 			return err
@@ -54,11 +57,17 @@ func (v *view) remove(ctx context.Context, tag string, digest v1.Hash) error {
 	if tag != "" {
 		err := v.registered.Push.DeleteManifest(ctx, v.repository, tag)
 		v.moved(ctx, tag)
+		if signatures {
+			v.reconsider(subject)
+		}
 		return err
 	}
 	m, err := v.fetchManifest(ctx, digest)
 	if err != nil {
 		return err
+	}
+	if m.mayVouch() {
+		defer v.reconsider(v1.Hash{}) // also when it was not removed after all
 	}
 	if err := v.removeEvidence(ctx, digest); err != nil {
 		return err
@@ -71,8 +80,15 @@ func (v *view) remove(ctx context.Context, tag string, digest v1.Hash) error {
 	return err
 }
 
+// mayVouch reports whether decisions may rest on a manifest: it may hold a signature, or
+// be a list of referrers. What they are about it need not say.
+func (m *manifest) mayVouch() bool {
+	return m.index || slices.ContainsFunc(m.layers, func(layer v1.Descriptor) bool { return envelope.IsEvidence(string(layer.MediaType)) })
+}
+
 // removeEvidence removes what is about subject and nothing else.
 func (v *view) removeEvidence(ctx context.Context, subject v1.Hash) error {
+	defer v.reconsider(subject) // also when not all of it could be removed
 	listed, err := v.referrers(ctx, subject, "")
 	if err != nil && len(listed) == 0 && !errors.Is(err, errMismatch) { // else no list is there
 		return fmt.Errorf("list the referrers: %w", err)
@@ -152,7 +168,7 @@ func (v *view) gone(ctx context.Context, digest v1.Hash) {
 	v.setTag(context.WithoutCancel(ctx), goneName(digest), digest, v.proxy.now())
 	for _, l := range []*live{v.live, v.proxy.current.Load()} {
 		l.pushed.Add(1)
-		l.decisions.forget(v.name, digest, func(policy.Decision) bool { return true })
+		l.decisions.forget(v.name, digest)
 		l.answers.forget(v.place, digest)
 	}
 }
