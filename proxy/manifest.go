@@ -297,6 +297,28 @@ func (m *manifest) isEvidenceShaped() bool {
 	return envelope.IsEvidence(string(m.config.MediaType))
 }
 
+// differentLayers returns the layers without those that are the same content again, as
+// signatures over one payload are: at most one more than verifier.MaxSignatures.
+func (m *manifest) differentLayers() []v1.Descriptor {
+	type content struct {
+		digest    v1.Hash
+		mediaType types.MediaType
+	}
+	seen := make(map[content]bool)
+	var different []v1.Descriptor
+	for _, layer := range m.layers {
+		is := content{layer.Digest, layer.MediaType}
+		if seen[is] {
+			continue
+		}
+		seen[is] = true
+		if different = append(different, layer); len(different) > verifier.MaxSignatures {
+			break
+		}
+	}
+	return different
+}
+
 // bringsAlong reports whether a descriptor holds other content than its digest
 // says, or names another place to fetch it: clients use both without asking us.
 // Content that is what the digest says, as the empty config often is, is the

@@ -205,9 +205,13 @@ func (p *pushed) classify(ctx context.Context) error {
 		}
 	}
 	if p.kind == pushedImage && holdsSignatures(p.suffix) {
+		why := "what is pushed is none of it"
+		if p.isEvidenceShaped() && len(p.differentLayers()) > verifier.MaxSignatures {
+			why = fmt.Sprintf("at most %d different ones of them are read: delete those under the tag that are not needed, then sign again", verifier.MaxSignatures)
+		}
 		return &Error{
 			Status: http.StatusBadRequest, Code: codeManifestInvalid,
-			Message: "a tag that ends in " + p.suffix + " holds signatures and attestations of the manifest that it names, and what is pushed is none of it",
+			Message: "a tag that ends in " + p.suffix + " holds signatures and attestations of the manifest that it names, and " + why,
 		}
 	}
 	return nil
