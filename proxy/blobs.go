@@ -162,11 +162,11 @@ func (v *view) ensureDelivered(ctx context.Context, digest v1.Hash) error {
 
 // confirm asks this repository's upstream whether it holds digest.
 func (v *view) confirm(ctx context.Context, digest v1.Hash) error {
-	if err := v.registered.Upstream.Exists(ctx, v.repository, digest); err != nil {
-		return err
+	_, err := v.registered.Upstream.Exists(ctx, v.repository, digest)
+	if err == nil {
+		v.delivered(ctx, digest)
 	}
-	v.delivered(ctx, digest)
-	return nil
+	return err
 }
 
 func (v *view) delivered(ctx context.Context, digest v1.Hash) {

@@ -54,13 +54,14 @@ func (v *view) provenSubject(ctx context.Context, m *manifest, subject v1.Hash) 
 	return proven, err
 }
 
-// proveSubject reads every layer of a signature artifact. With no subject
-// given, the one digest that the first layer names is it.
+// proveSubject reads every layer of a signature artifact, the same content once. With
+// no subject given, the one digest that the first layer names is it.
 func (v *view) proveSubject(ctx context.Context, m *manifest, subject v1.Hash) (v1.Hash, error) {
-	if len(m.layers) > verifier.MaxSignatures {
+	layers := m.differentLayers()
+	if len(layers) > verifier.MaxSignatures {
 		return v1.Hash{}, nil
 	}
-	for _, layer := range m.layers {
+	for _, layer := range layers {
 		named, err := v.namedBy(ctx, layer)
 		if err != nil {
 			return v1.Hash{}, err

@@ -258,7 +258,7 @@ func (v *view) decide(ctx context.Context, m *manifest, tag string, a asker) (po
 		decision policy.Decision
 		err      error
 	}
-	pushed := v.pushed.Load()
+	pushed, removed := v.pushed.Load(), v.removed.Load()
 	o, err := flight(ctx, &v.deciding, key.repository+"\x00"+key.digest.Hex+"\x00"+key.tag+"\x00"+strconv.FormatUint(pushed, 10), 2*verifier.DecisionTime, func(ctx context.Context) (outcome, error) {
 		if d, ok := v.decisions.get(key, v.proxy.now()); ok {
 			return outcome{decision: d}, nil
@@ -276,9 +276,12 @@ func (v *view) decide(ctx context.Context, m *manifest, tag string, a asker) (po
 		if err != nil {
 			return outcome{d, &undecided{decision: d, err: err}}, nil
 		}
-		if d.Allowed || v.pushed.Load() == pushed { // else what was pushed meanwhile might turn it
-			v.decisions.add(key, d, v.proxy.now())
-		}
+		v.decisions.addWhile(key, d, v.proxy.now(), func() bool {
+			if d.Allowed {
+				return v.removed.Load() == removed // else it may rest on what is gone
+			}
+			return v.pushed.Load() == pushed // else what was pushed meanwhile might turn it
+		})
 		return outcome{decision: d}, nil
 	})
 	if err != nil {

@@ -85,7 +85,9 @@ type live struct {
 	decisions *decisionCache
 	// pushed counts what was pushed that decisions may depend on. What was asked
 	// before does not answer who asks after.
-	pushed   atomic.Uint64
+	pushed atomic.Uint64
+	// removed counts what was taken away that decisions may rest on.
+	removed  atomic.Uint64
 	deciding singleflight.Group
 	fetches  singleflight.Group
 	blobs    singleflight.Group

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -137,8 +136,7 @@ func (q *request) readManifest() (*manifest, error) {
 	}
 	m, err := parseManifest(content, q.r.Header.Get("Content-Type"))
 	if err != nil {
-		why := strings.TrimPrefix(err.Error(), errMismatch.Error()+": ")
-		return nil, &Error{Status: http.StatusBadRequest, Code: codeManifestInvalid, Message: why, Err: err}
+		return nil, &Error{Status: http.StatusBadRequest, Code: codeManifestInvalid, Message: whyUnfit(err), Err: err}
 	}
 	if q.route.tag == "" && m.digest != q.route.digest {
 		return nil, invalidDigest(q.route.reference, "the manifest's bytes hash to "+m.digest.String())
@@ -208,9 +206,13 @@ func (p *pushed) classify(ctx context.Context) error {
 		}
 	}
 	if p.kind == pushedImage && holdsSignatures(p.suffix) {
+		why := "what is pushed is none of it"
+		if p.isEvidenceShaped() && len(p.differentLayers()) > verifier.MaxSignatures {
+			why = fmt.Sprintf("at most %d different ones of them are read: delete those under the tag that are not needed, then sign again", verifier.MaxSignatures)
+		}
 		return &Error{
 			Status: http.StatusBadRequest, Code: codeManifestInvalid,
-			Message: "a tag that ends in " + p.suffix + " holds signatures and attestations of the manifest that it names, and what is pushed is none of it",
+			Message: "a tag that ends in " + p.suffix + " holds signatures and attestations of the manifest that it names, and " + why,
 		}
 	}
 	return nil
@@ -250,7 +252,7 @@ func holdsSignatures(suffix string) bool {
 func (p *pushed) store(ctx context.Context) (*manifest, error) {
 	switch {
 	case p.kind == pushedListing:
-		return p.putUnion(ctx, unionOfListings)
+		return p.putUnion(ctx, unionOfListings(p.tag, p.manifest))
 	case p.kind == pushedEvidence && holdsSignatures(p.suffix):
 		return p.putUnion(ctx, p.unionOfSignatures)
 	case p.tag == "":
@@ -269,7 +271,7 @@ func (p *pushed) putByDigest(ctx context.Context) error {
 		return err
 	}
 	if p.subject != nil && !listed {
-		if err := p.listReferrer(ctx); err != nil {
+		if err := p.list(ctx, p.manifest); err != nil {
 			return err
 		}
 	}
@@ -295,6 +297,9 @@ func (p *pushed) putTag(ctx context.Context) error {
 	}
 	_, err = p.registered.Push.PutManifest(ctx, p.repository, p.tag, string(p.mediaType), p.bytes)
 	p.moved(ctx, p.tag) // also when it failed, for it may have happened
+	if !isZero(p.named) {
+		p.reconsider(p.named) // what stood there may have been evidence
+	}
 	if err != nil {
 		return fmt.Errorf("put tag %s: %w", p.tag, err)
 	}
@@ -309,7 +314,7 @@ func (p *pushed) spares(ctx context.Context) error {
 	if isZero(p.named) {
 		return nil
 	}
-	held, err := p.readTag(ctx, p.tag)
+	held, _, err := p.heldBy(ctx, p.tag)
 	if err != nil || held == nil || held.digest == p.digest {
 		return err
 	}

@@ -61,7 +61,8 @@ func signed(ctx context.Context, key Signer, request SignRequest) error {
 	}
 	err = fmt.Errorf("sign: %w", err)
 	if b, ok := errors.AsType[Blocked](err); ok {
-		e := conflict("the tag " + printable(b.BlockedBy()) + " holds what no signature can be added to, so that the tag was not put: remove it at the upstream, then push again")
+		e := conflict("the tag " + printable(b.BlockedBy()) + " holds what no signature can be added to, so that the tag was not put: " +
+			printableText(b.Error()) + "; remove what is in the way at the upstream, then push again")
 		e.Err = err
 		return e
 	}

@@ -117,7 +117,9 @@ func (q *request) unadmittedBlob(ctx context.Context, v *view, refusal error) (*
 	if err != nil {
 		return nil, err
 	}
-	return newEdge(v1.Descriptor{Digest: digest, Size: size}), nil
+	e := newEdge(v1.Descriptor{Digest: digest, Size: size})
+	e.delivered.Store(true) // the upstream has just been asked
+	return e, nil
 }
 
 // blobSize returns the size of a blob that no manifest is read for: of what is
@@ -128,6 +130,11 @@ func (v *view) blobSize(ctx context.Context, digest v1.Hash) (int64, error) {
 		held.Close()
 		return size, v.ensureDelivered(ctx, digest)
 	}
+	size, err := v.registered.Upstream.Exists(ctx, v.repository, digest)
+	if err != nil || size > 0 {
+		return size, err
+	}
+	// HEAD does not tell, or nothing that can be believed.
 	body, size, err := v.registered.Upstream.Blob(ctx, v.repository, digest, 0)
 	if err != nil {
 		return 0, err

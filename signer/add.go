@@ -157,14 +157,7 @@ func (a *listedAddition) missing(index referrersIndex) []signatureLayer {
 func (a *listedAddition) to(d document) (document, error) {
 	index := d.(referrersIndex)
 	missing := a.missing(index)
-	if len(index.manifests)+len(missing) > maxManifests {
-		return nil, fmt.Errorf("it lists %d referrers already", len(index.manifests))
-	}
-	index.manifests, index.digests = slices.Clone(index.manifests), slices.Clone(index.digests)
-	for _, layer := range missing {
-		index.manifests, index.digests = append(index.manifests, layer.raw), append(index.digests, layer.digest)
-	}
-	return index, nil
+	return index.with(missing...)
 }
 
 // imageAddition adds layers to an image.
@@ -229,7 +222,7 @@ func (a *imageAddition) to(d document) (document, error) {
 	if !first {
 		img = d.(signatureImage)
 	}
-	img.layers = append(slices.Clone(img.layers), a.missing(img)...)
+	img.layers = joined(img.layers, a.missing(img))
 	if first && a.Exact != nil {
 		return exactImage{img, a.Exact}, nil
 	}

@@ -101,9 +101,23 @@ func (x referrersIndex) encode() (manifest, config []byte, err error) {
 	}
 	b.WriteByte('}')
 	if b.Len() > maxManifestSize {
-		return nil, nil, fmt.Errorf("the index of referrers would grow beyond %d bytes", maxManifestSize)
+		return nil, nil, &fullError{fmt.Errorf("it would grow beyond %d bytes", maxManifestSize)}
 	}
 	return b.Bytes(), nil, nil
+}
+
+// with returns the index with more descriptors, unless there would be too many.
+func (x referrersIndex) with(added ...signatureLayer) (referrersIndex, error) {
+	if len(x.manifests)+len(added) > maxManifests {
+		return x, &fullError{fmt.Errorf("it lists %d referrers, and may list %d", len(x.manifests), maxManifests)}
+	}
+	var raws []json.RawMessage
+	var digests []string
+	for _, desc := range added {
+		raws, digests = append(raws, desc.raw), append(digests, desc.digest)
+	}
+	x.manifests, x.digests = joined(x.manifests, raws), joined(x.digests, digests)
+	return x, nil
 }
 
 // listing adds a referrer, which is stored already, to the index under the
@@ -140,17 +154,11 @@ func (l *listing) in(d document) bool {
 func (l *listing) prepare(context.Context) error { return nil }
 
 func (l *listing) to(d document) (document, error) {
-	index := d.(referrersIndex)
-	if len(index.manifests) >= maxManifests {
-		return nil, fmt.Errorf("it lists %d referrers already", len(index.manifests))
-	}
 	raw, err := json.Marshal(l.desc)
 	if err != nil {
 		return nil, err
 	}
-	index.manifests = append(index.manifests[:len(index.manifests):len(index.manifests)], raw)
-	index.digests = append(index.digests[:len(index.digests):len(index.digests)], l.desc.Digest.String())
-	return index, nil
+	return d.(referrersIndex).with(signatureLayer{raw: raw, digest: l.desc.Digest.String()})
 }
 
 // ReferrersIndex returns what the index under a fallback tag lists, nothing for

@@ -153,6 +153,9 @@ func (s *Signer) hasAttestation(ctx context.Context, repository, tag string, sta
 		}
 		tried++
 		data, err := s.registry.Blob(ctx, repository, digest, maxPayloadSize)
+		if isNone(err) {
+			continue
+		}
 		if err != nil {
 			return false, fmt.Errorf("read attestation %s: %w", digest, err)
 		}

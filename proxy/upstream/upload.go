@@ -150,7 +150,7 @@ func (c *Client) CommitUpload(ctx context.Context, repository, location string, 
 		return nil
 	})
 	e, ok := errors.AsType[*Error](err)
-	if ok && (e.kind == KindUnavailable || e.status == http.StatusNotFound) && ctx.Err() == nil && c.Exists(ctx, repository, digest) == nil {
+	if ok && (e.kind == KindUnavailable || e.status == http.StatusNotFound) && ctx.Err() == nil && c.holds(ctx, repository, digest) {
 		return nil
 	}
 	return err
