@@ -9,15 +9,11 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"vidimus/policy"
 )
-
-// writePatience is how long a client may take for one piece.
-const writePatience = 2 * time.Minute
 
 // serveBlob answers GET and HEAD for a blob that an allowed manifest of the
 // repository references.
@@ -295,18 +291,12 @@ type blobWriter struct {
 	part    span
 	edge    *edge
 	begun   bool
-	slow    interface{ SetWriteDeadline(time.Time) error } // nil when there is no such thing
 }
 
 // Write implements io.Writer.
 func (b *blobWriter) Write(piece []byte) (int, error) {
 	if !b.begun {
 		b.begin()
-	}
-	if b.slow != nil {
-		if err := b.slow.SetWriteDeadline(time.Now().Add(writePatience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-			return 0, err
-		}
 	}
 	return b.request.w.Write(piece)
 }
@@ -315,7 +305,6 @@ func (b *blobWriter) Write(piece []byte) (int, error) {
 func (b *blobWriter) begin() {
 	b.begun = true
 	q := b.request
-	b.slow, _ = q.writer.ResponseWriter.(interface{ SetWriteDeadline(time.Time) error })
 	h := q.blobHeaders(b.edge)
 	length, status := b.part.end-b.part.first, http.StatusOK
 	if b.part.partial {

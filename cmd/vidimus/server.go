@@ -29,6 +29,7 @@ import (
 // as long as it takes; the proxy bounds each piece of it.
 const (
 	headerPatience = 10 * time.Second
+	bodyPatience   = 2 * time.Minute // of a body that nobody wants; who reads one says how long it waits
 	idlePatience   = 2 * time.Minute
 	maxHeaderBytes = 64 << 10
 )
@@ -219,6 +220,7 @@ func (s *server) add(name string, l net.Listener, handler http.Handler, public b
 	s.listeners = append(s.listeners, listening{name: name, Listener: l, public: public, server: &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: headerPatience,
+		ReadTimeout:       bodyPatience,
 		IdleTimeout:       idlePatience,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
