@@ -38,10 +38,11 @@ func cosignFlags() []cosignFlag {
 	both := append(sign[:1:1], verify...)
 	flags := []cosignFlag{
 		{name: "registry-referrers-mode", on: sign, harmless: "legacy"},
-		{name: "check-claims", on: verify, kind: boolFlag, harmless: "true"},
+		{name: "check-claims", on: verify[1:], kind: boolFlag, harmless: "true"},
 		{name: "signature-digest-algorithm", on: verify, harmless: "sha256"},
 		{name: "max-workers", on: verify, kind: numberFlag, harmless: "10", accepted: true},
 		{name: "verbose", short: "d", on: both, kind: boolFlag, harmless: "false", accepted: true},
+		{name: "force", short: "f", on: sign, kind: boolFlag, harmless: "false", accepted: true}, // of cosign's past: ask nothing
 	}
 	add := func(on []string, f cosignFlag, names ...string) {
 		for _, name := range names {
@@ -107,13 +108,26 @@ func cosignBlobFlags() []cosignFlag {
 }
 
 // registerCosignFlags makes cmd know the flags of the command of cosign that has
-// its name.
+// its name, and what some were called by the first cosign.
 func registerCosignFlags(cmd *cobra.Command) {
+	cmd.Flags().SetNormalizeFunc(presentName)
 	for _, f := range cosignFlags() {
 		if slices.Contains(f.on, cmd.Name()) {
 			f.register(cmd.Flags())
 		}
 	}
+}
+
+// presentName is what the flag is called now that the first cosign called name: there
+// a key in a KMS had a flag of its own.
+func presentName(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	switch name {
+	case "kms":
+		name = "key"
+	case "cert":
+		name = "certificate"
+	}
+	return pflag.NormalizedName(name)
 }
 
 func (f cosignFlag) register(flags *pflag.FlagSet) {
