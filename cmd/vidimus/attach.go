@@ -101,6 +101,7 @@ Exit code 0: attached, or there already; 2: misuse; 3: it could not be done.`,
 
 func newAttachSBOM() *cobra.Command {
 	var f attachFlags
+	var mode string
 	cmd := &cobra.Command{
 		Use:   "sbom --sbom FILE IMAGE",
 		Short: "Attach an SBOM",
@@ -110,13 +111,20 @@ attached: attest makes a statement of it.
 
 Exit code 0: attached, or there already; 2: misuse; 3: it could not be done.`,
 		Args: takesOne("one image"),
-		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0], f.sbomAdditions) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if mode != "" && mode != "legacy" {
+				return misuse(fmt.Errorf("--registry-referrers-mode %s is not supported yet", mode))
+			}
+			return f.run(cmd, args[0], f.sbomAdditions)
+		},
 	}
 	f.register(cmd, 3*time.Minute)
 	flags := cmd.Flags()
 	flags.StringVar(&f.sbom, "sbom", "", "the `FILE`, or - for standard input")
 	flags.StringVar(&f.sbomType, "type", "spdx", "spdx, cyclonedx or syft")
 	flags.StringVar(&f.sbomFormat, "input-format", "", "json, xml or text; without it by the file's name")
+	flags.StringVar(&mode, "registry-referrers-mode", "", "")
+	flags.Lookup("registry-referrers-mode").Hidden = true
 	return cmd
 }
 

@@ -58,7 +58,7 @@ func cosignFlags() []cosignFlag {
 	add(verify, cosignFlag{kind: boolFlag, harmless: "false", accepted: true},
 		"new-bundle-format", "experimental-oci11", "offline", "private-infrastructure", "insecure-ignore-sct",
 		"use-signed-timestamps", "allow-certificate-chain")
-	add(both, cosignFlag{}, "attachment", "attachment-tag-prefix", "certificate", "output-file",
+	add(both, cosignFlag{}, "attachment", "attachment-tag-prefix", "certificate",
 		"registry-client-cert", "registry-client-key", "registry-password", "registry-server-name",
 		"registry-token", "registry-username", "slot")
 	add(sign, cosignFlag{}, "certificate-chain", "bundle", "fulcio-auth-flow", "oidc-client-id",
@@ -82,6 +82,8 @@ func cosignBlobFlags() []cosignFlag {
 		{name: "rekor-entry-type", on: attest, harmless: "dsse"},
 		{name: "registry-referrers-mode", on: attest, harmless: "legacy"},
 		{name: "max-workers", on: verifyBlob, kind: numberFlag, harmless: "10", accepted: true},
+		{name: "signature-digest-algorithm", on: verifyBlob, harmless: "sha256"},
+		{name: "signing-algorithm", on: []string{"sign-blob"}, harmless: "ecdsa-sha2-256-nistp256"},
 	}
 	add := func(on []string, f cosignFlag, names ...string) {
 		for _, name := range names {
@@ -90,11 +92,12 @@ func cosignBlobFlags() []cosignFlag {
 		}
 	}
 	off := cosignFlag{kind: boolFlag, harmless: "false"}
-	add(all, off, "sk")
+	add(append([]string{"public-key"}, all...), off, "sk")
+	add([]string{"public-key"}, cosignFlag{}, "slot")
 	add(signs, off, "use-signing-config", "issue-certificate", "insecure-skip-verify", "oidc-disable-ambient-providers")
 	add(attest, off, "k8s-keychain", "replace", "record-creation-timestamp")
 	add(verifyBlob, cosignFlag{kind: boolFlag, harmless: "false", accepted: true},
-		"new-bundle-format", "offline", "private-infrastructure", "insecure-ignore-sct", "use-signed-timestamps",
+		"new-bundle-format", "experimental-oci11", "offline", "private-infrastructure", "insecure-ignore-sct", "use-signed-timestamps",
 		"allow-certificate-chain")
 	add(all, cosignFlag{}, "slot", "rfc3161-timestamp")
 	add(signs, cosignFlag{}, "certificate", "certificate-chain", "fulcio-auth-flow", "oidc-client-id", "oidc-client-secret-file",
