@@ -8,6 +8,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -68,7 +70,7 @@ Exit code 0: attached, or there already; 2: misuse; 3: it could not be done.`,
 	}
 	f.register(cmd, 3*time.Minute)
 	flags := cmd.Flags()
-	flags.StringVar(&f.signature, "signature", "", "`FILE` of the signature in base64, or - for standard input")
+	flags.StringVar(&f.signature, "signature", "", "the signature: `FILE` with it in base64, - for standard input, or the base64 itself")
 	flags.StringVar(&f.payload, "payload", "", "`FILE` of the payload that is signed, or of a sigstore bundle")
 	flags.StringVar(&f.payload, "bundle", "", "the same")
 	flags.StringVar(&f.certificate, "certificate", "", "PEM `FILE` of the signer's certificate")
@@ -99,6 +101,7 @@ Exit code 0: attached, or there already; 2: misuse; 3: it could not be done.`,
 
 func newAttachSBOM() *cobra.Command {
 	var f attachFlags
+	var mode string
 	cmd := &cobra.Command{
 		Use:   "sbom --sbom FILE IMAGE",
 		Short: "Attach an SBOM",
@@ -108,13 +111,20 @@ attached: attest makes a statement of it.
 
 Exit code 0: attached, or there already; 2: misuse; 3: it could not be done.`,
 		Args: takesOne("one image"),
-		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0], f.sbomAdditions) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if mode != "" && mode != "legacy" {
+				return misuse(fmt.Errorf("--registry-referrers-mode %s is not supported yet", mode))
+			}
+			return f.run(cmd, args[0], f.sbomAdditions)
+		},
 	}
 	f.register(cmd, 3*time.Minute)
 	flags := cmd.Flags()
 	flags.StringVar(&f.sbom, "sbom", "", "the `FILE`, or - for standard input")
 	flags.StringVar(&f.sbomType, "type", "spdx", "spdx, cyclonedx or syft")
 	flags.StringVar(&f.sbomFormat, "input-format", "", "json, xml or text; without it by the file's name")
+	flags.StringVar(&mode, "registry-referrers-mode", "", "")
+	flags.Lookup("registry-referrers-mode").Hidden = true
 	return cmd
 }
 
@@ -196,12 +206,8 @@ func (f *attachFlags) signatureAdditions(cmd *cobra.Command, claimed string, dig
 	if f.signature == "" {
 		return a, misuse(errors.New("say which signature with --signature"))
 	}
-	p, err := envelope.ParsePayload(payload)
-	switch {
-	case err != nil:
-		fmt.Fprintf(cmd.ErrOrStderr(), "warning: the payload is not one that cosign or Vidimus verifies: %v\n", err)
-	case p.Digest != digest.String():
-		return a, misuse(fmt.Errorf("--payload %s: is about %s, and the image is %s", f.payload, p.Digest, digest))
+	if err := aboutImage(cmd, f.payload, payload, digest); err != nil {
+		return a, err
 	}
 	annotations, err := f.annotations(cmd)
 	if err != nil {
@@ -217,15 +223,29 @@ func (f *attachFlags) readPayload(cmd *cobra.Command, claimed string, digest v1.
 	return readInput(cmd, "payload", f.payload, verifier.MaxPayloadSize)
 }
 
+// signatureText returns the signature in base64: from a file, from standard input, or
+// the base64 itself, as cosign takes it.
+func (f *attachFlags) signatureText(cmd *cobra.Command) (string, error) {
+	text := f.signature
+	if _, err := os.Stat(f.signature); f.signature == "-" || !errors.Is(err, fs.ErrNotExist) {
+		data, err := readInput(cmd, "signature", f.signature, 64<<10)
+		if err != nil {
+			return "", err
+		}
+		text = string(data)
+	}
+	signature := strings.Join(strings.Fields(text), "")
+	if decoded, err := base64.StdEncoding.DecodeString(signature); err != nil || len(decoded) == 0 {
+		return "", misuse(fmt.Errorf("--signature %s: neither base64 nor a file with it (base64 -w0 makes it so)", f.signature))
+	}
+	return signature, nil
+}
+
 // annotations returns what goes with a signature into its layer.
 func (f *attachFlags) annotations(cmd *cobra.Command) (map[string]string, error) {
-	text, err := readInput(cmd, "signature", f.signature, 64<<10)
+	signature, err := f.signatureText(cmd)
 	if err != nil {
 		return nil, err
-	}
-	signature := strings.Join(strings.Fields(string(text)), "")
-	if _, err := base64.StdEncoding.DecodeString(signature); err != nil {
-		return nil, misuse(fmt.Errorf("--signature %s: not base64 (base64 -w0 makes it so)", f.signature))
 	}
 	annotations := map[string]string{signatureAnnotation: signature}
 	for _, pemFile := range []struct{ flag, file, annotation string }{

@@ -38,10 +38,11 @@ func cosignFlags() []cosignFlag {
 	both := append(sign[:1:1], verify...)
 	flags := []cosignFlag{
 		{name: "registry-referrers-mode", on: sign, harmless: "legacy"},
-		{name: "check-claims", on: verify, kind: boolFlag, harmless: "true"},
+		{name: "check-claims", on: verify[1:], kind: boolFlag, harmless: "true"},
 		{name: "signature-digest-algorithm", on: verify, harmless: "sha256"},
 		{name: "max-workers", on: verify, kind: numberFlag, harmless: "10", accepted: true},
 		{name: "verbose", short: "d", on: both, kind: boolFlag, harmless: "false", accepted: true},
+		{name: "force", short: "f", on: sign, kind: boolFlag, harmless: "false", accepted: true}, // of cosign's past: ask nothing
 	}
 	add := func(on []string, f cosignFlag, names ...string) {
 		for _, name := range names {
@@ -57,7 +58,7 @@ func cosignFlags() []cosignFlag {
 	add(verify, cosignFlag{kind: boolFlag, harmless: "false", accepted: true},
 		"new-bundle-format", "experimental-oci11", "offline", "private-infrastructure", "insecure-ignore-sct",
 		"use-signed-timestamps", "allow-certificate-chain")
-	add(both, cosignFlag{}, "attachment", "attachment-tag-prefix", "certificate", "output-file",
+	add(both, cosignFlag{}, "attachment", "attachment-tag-prefix", "certificate",
 		"registry-client-cert", "registry-client-key", "registry-password", "registry-server-name",
 		"registry-token", "registry-username", "slot")
 	add(sign, cosignFlag{}, "certificate-chain", "bundle", "fulcio-auth-flow", "oidc-client-id",
@@ -81,6 +82,8 @@ func cosignBlobFlags() []cosignFlag {
 		{name: "rekor-entry-type", on: attest, harmless: "dsse"},
 		{name: "registry-referrers-mode", on: attest, harmless: "legacy"},
 		{name: "max-workers", on: verifyBlob, kind: numberFlag, harmless: "10", accepted: true},
+		{name: "signature-digest-algorithm", on: verifyBlob, harmless: "sha256"},
+		{name: "signing-algorithm", on: []string{"sign-blob"}, harmless: "ecdsa-sha2-256-nistp256"},
 	}
 	add := func(on []string, f cosignFlag, names ...string) {
 		for _, name := range names {
@@ -89,11 +92,12 @@ func cosignBlobFlags() []cosignFlag {
 		}
 	}
 	off := cosignFlag{kind: boolFlag, harmless: "false"}
-	add(all, off, "sk")
+	add(append([]string{"public-key"}, all...), off, "sk")
+	add([]string{"public-key"}, cosignFlag{}, "slot")
 	add(signs, off, "use-signing-config", "issue-certificate", "insecure-skip-verify", "oidc-disable-ambient-providers")
 	add(attest, off, "k8s-keychain", "replace", "record-creation-timestamp")
 	add(verifyBlob, cosignFlag{kind: boolFlag, harmless: "false", accepted: true},
-		"new-bundle-format", "offline", "private-infrastructure", "insecure-ignore-sct", "use-signed-timestamps",
+		"new-bundle-format", "experimental-oci11", "offline", "private-infrastructure", "insecure-ignore-sct", "use-signed-timestamps",
 		"allow-certificate-chain")
 	add(all, cosignFlag{}, "slot", "rfc3161-timestamp")
 	add(signs, cosignFlag{}, "certificate", "certificate-chain", "fulcio-auth-flow", "oidc-client-id", "oidc-client-secret-file",
@@ -107,13 +111,26 @@ func cosignBlobFlags() []cosignFlag {
 }
 
 // registerCosignFlags makes cmd know the flags of the command of cosign that has
-// its name.
+// its name, and what some were called by the first cosign.
 func registerCosignFlags(cmd *cobra.Command) {
+	cmd.Flags().SetNormalizeFunc(presentName)
 	for _, f := range cosignFlags() {
 		if slices.Contains(f.on, cmd.Name()) {
 			f.register(cmd.Flags())
 		}
 	}
+}
+
+// presentName is what the flag is called now that the first cosign called name: there
+// a key in a KMS had a flag of its own.
+func presentName(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	switch name {
+	case "kms":
+		name = "key"
+	case "cert":
+		name = "certificate"
+	}
+	return pflag.NormalizedName(name)
 }
 
 func (f cosignFlag) register(flags *pflag.FlagSet) {

@@ -61,6 +61,53 @@ func TestCosignsFlagsPassOrAreRefusedByName(t *testing.T) {
 	}
 }
 
+// TestEveryFlagOfCosignsIsKnown types each flag that cosign v2 or v3 lists for a command:
+// a flag that is not known is a script that fails at a syntax error.
+func TestEveryFlagOfCosignsIsKnown(t *testing.T) {
+	const (
+		all      = "output-file timeout verbose"
+		registry = " allow-http-registry allow-insecure-registry attachment-tag-prefix k8s-keychain registry-cacert registry-client-cert" +
+			" registry-client-key registry-password registry-server-name registry-token registry-username"
+	)
+	for command, flags := range map[string]string{
+		"attach signature":     all + registry + " bundle certificate certificate-chain payload rekor-response signature tsr",
+		"attach attestation":   all + registry + " attestation",
+		"attach sbom":          all + registry + " input-format registry-referrers-mode sbom type",
+		"download signature":   all + registry,
+		"download attestation": all + registry + " platform predicate-type",
+		"download sbom":        all + registry + " platform",
+		"copy":                 all + registry + " force only platform sig-only",
+		"save":                 all + registry + " dir",
+		"load":                 all + registry + " dir",
+		"tree":                 all + registry + " experimental-oci11 registry-referrers-mode",
+		"clean":                all + registry + " force type",
+		"generate":             all + registry + " annotations",
+		"triangulate":          all + registry + " type",
+		"sign":                 all + registry,
+		"verify":               all + registry,
+		"verify-attestation":   all + registry,
+		"attest":               all + registry,
+		"sign-blob":            all + " signing-algorithm",
+		"verify-blob":          all + " experimental-oci11 signature-digest-algorithm",
+		"generate-key-pair":    all + " kms output-key-prefix",
+		"import-key-pair":      all + " key output-key-prefix yes",
+		"public-key":           all + " key kms outfile sk slot",
+	} {
+		cmd, _, err := newRootCommand().Find(strings.Fields(command))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, flag := range strings.Fields(flags) {
+			if cmd.Flags().Lookup(flag) == nil {
+				t.Errorf("%s does not know --%s", command, flag)
+			}
+		}
+		if short := cmd.Flags().ShorthandLookup("d"); short == nil || short.Name != "verbose" {
+			t.Errorf("%s: -d is %v, want --verbose", command, short)
+		}
+	}
+}
+
 // TestARegistryWithACertificateOfItsOwn walks the whole way with a registry that
 // only --registry-cacert vouches for, on loopback, where HTTP is allowed too.
 func TestARegistryWithACertificateOfItsOwn(t *testing.T) {

@@ -57,16 +57,20 @@ func (f *registryFlags) authorities() ([]byte, error) {
 }
 
 // upstreamOf returns a client for the registry of a reference, with the
-// credentials of docker.
+// credentials of docker. It checks every certificate.
 func (f *registryFlags) upstreamOf(ctx context.Context, registry name.Registry) (*upstream.Client, error) {
 	ca, err := f.authorities()
 	if err != nil {
 		return nil, err
 	}
+	url := f.urlOf(ctx, registry)
+	if f.insecure && !strings.HasPrefix(url, "http://") {
+		return nil, misuse(errors.New("--allow-insecure-registry: certificates are always checked; name the registry's authority with --registry-cacert"))
+	}
 	client, err := upstream.New(upstream.Config{
 		CA:          ca,
 		Name:        registryName(registry),
-		URL:         f.urlOf(ctx, registry),
+		URL:         url,
 		Credentials: upstream.DockerConfig(""),
 		Proxy:       http.ProxyFromEnvironment,
 		UserAgent:   "vidimus/" + version(),

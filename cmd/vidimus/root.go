@@ -122,6 +122,7 @@ func newRootCommand() *cobra.Command {
 	for _, name := range laterCommands() {
 		root.AddCommand(newLaterCommand(name))
 	}
+	knowGlobals(root)
 	refuseUnknownTopics(root)
 	markRunErrors(root)
 	return root

@@ -40,6 +40,8 @@ Exit code 0: shown; 2: misuse, or an image that is not there; 3: could not tell.
 	cmd.Flags().StringVarP(&f.output, "output", "o", "text", "text or json")
 	cmd.Flags().Bool("experimental-oci11", true, "")
 	cmd.Flags().Lookup("experimental-oci11").Hidden = true // referrers are always looked for
+	cmd.Flags().String("registry-referrers-mode", "", "")
+	cmd.Flags().Lookup("registry-referrers-mode").Hidden = true // in every mode
 	return cmd
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -27,6 +28,7 @@ type verifyFlags struct {
 	registryFlags
 	signerFlags
 	annotations []string
+	checkClaims bool
 	output      string
 	timeout     time.Duration
 }
@@ -50,6 +52,9 @@ instance that is built in. It must be in a log where the root has any, unless
 --certificate-chain it is of a private PKI: the whole chain must be valid now.
 Regular expressions must fit the whole text, which cosign does not ask for.
 
+With --check-claims=false any payload counts that the key signed and that is attached to
+the image, whatever it says, even of another image: that proves nothing about the image.
+
 No log is asked over the network. Other flags of cosign verify pass where they ask
 for nothing more, as --offline does, and are refused by name where they do.
 
@@ -70,10 +75,11 @@ Exit code 0: every image is signed so; 1: one is not, or does not exist;
 	flags := cmd.Flags()
 	f.signerFlags.register(flags)
 	flags.StringSliceVarP(&f.annotations, "annotations", "a", nil, "key=value that must be signed")
+	flags.BoolVar(&f.checkClaims, "check-claims", true, "check what the payloads say; with =false only that the key signed them")
 	flags.StringVarP(&f.output, "output", "o", "json", "json or text")
 	flags.DurationVarP(&f.timeout, "timeout", "t", 3*time.Minute, "give up after this time")
 	f.registryFlags.register(cmd)
-	cmd.Flag("allow-insecure-registry").Hidden = true // it is refused
+	cmd.Flag("allow-insecure-registry").Hidden = true // it is refused where there is a certificate
 	registerCosignFlags(cmd)
 	return cmd
 }
@@ -85,9 +91,6 @@ func (f *verifyFlags) run(cmd *cobra.Command, images []string) error {
 	if err := refuseLater(cmd); err != nil {
 		return misuse(err)
 	}
-	if f.insecure {
-		return misuse(errors.New("--allow-insecure-registry: certificates are always checked; name the registry's authority with --registry-cacert"))
-	}
 	by, err := f.wanted(cmd.Context())
 	if err != nil {
 		return flagFault(err)
@@ -96,12 +99,21 @@ func (f *verifyFlags) run(cmd *cobra.Command, images []string) error {
 	if err != nil {
 		return misuse(err)
 	}
+	if err := f.refuseUnclaimed(by, annotations); err != nil {
+		return misuse(err)
+	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 	defer cancel()
 	for _, image := range images {
 		reference, err := name.ParseReference(image, f.nameOptions()...)
 		if err != nil {
 			return misuse(err)
+		}
+		if !f.checkClaims {
+			if err := f.verifyUnclaimed(ctx, cmd, image, reference, by); err != nil {
+				return fmt.Errorf("%s: %w", image, withHint(err, reference))
+			}
+			continue
 		}
 		d, err := f.verify(ctx, reference, by, annotations)
 		if err != nil {
@@ -288,7 +300,10 @@ func printVerified(cmd *cobra.Command, output, image string, d policy.Decision, 
 		}
 		payloads = append(payloads, payload)
 	}
-	out := cmd.OutOrStdout()
+	return printPayloads(cmd.OutOrStdout(), output, payloads)
+}
+
+func printPayloads(out io.Writer, output string, payloads []json.RawMessage) error {
 	if output == "text" {
 		for _, payload := range payloads {
 			if _, err := fmt.Fprintf(out, "%s\n", payload); err != nil {
