@@ -46,7 +46,10 @@ func TestAnUpstreamThatSwitchesProtocols(t *testing.T) {
 			_, _, err := client.Blob(t.Context(), "acme/web", digest, 0)
 			return err
 		},
-		"the head of a blob": func() error { return client.Exists(t.Context(), "acme/web", digest) },
+		"the head of a blob": func() error {
+			_, err := client.Exists(t.Context(), "acme/web", digest)
+			return err
+		},
 		"a manifest that is put": func() error {
 			_, err := client.PutManifest(t.Context(), "acme/web", "v1", "application/vnd.oci.image.index.v1+json", []byte("{}"))
 			return err
