@@ -31,8 +31,9 @@ var rooms = map[string]struct {
 	"vidimus/proxy/store":       {nil, "a store is not trusted, so it need not know what for"},
 	"vidimus/proxy/upstream":    {nil, "an upstream's client holds credentials and has nothing to decide"},
 	"vidimus/signer":            {[]string{"vidimus/verifier/envelope"}, "who signs and who verifies share formats and no code"},
-	"vidimus/signer/kms":        {nil, "keys in a KMS are opened in one place, which knows which schemes there are"},
-	"vidimus/signer/sigstore":   {[]string{"vidimus/signer", "vidimus/verifier/envelope"}, "the services of Sigstore prove signatures, and know nothing of registries"},
+	"vidimus/signer/bounded":    {nil, "that a service may hang is all that is known of it"},
+	"vidimus/signer/kms":        {[]string{"vidimus/signer/bounded"}, "keys in a KMS are opened in one place, which knows which schemes there are"},
+	"vidimus/signer/sigstore":   {[]string{"vidimus/signer", "vidimus/signer/bounded", "vidimus/verifier/envelope"}, "the services of Sigstore prove signatures, and know nothing of registries"},
 	"vidimus/carrier": {[]string{"vidimus/signer", "vidimus/verifier/envelope"},
 		"evidence is carried as bytes and merged as a signer does it; what it is worth is not asked"},
 	"vidimus/cmd/vidimus": {[]string{
