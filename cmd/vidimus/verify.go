@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -24,11 +23,8 @@ import (
 )
 
 type verifyFlags struct {
-	registryFlags
-	signerFlags
+	judgingFlags
 	annotations []string
-	output      string
-	timeout     time.Duration
 }
 
 func newVerifyCommand() *cobra.Command {
@@ -59,34 +55,17 @@ Exit code 0: every image is signed so; 1: one is not, or does not exist;
   vidimus verify --key env://COSIGN_PUBLIC_KEY -a env=prod ghcr.io/acme/web@sha256:...
   vidimus verify --certificate-oidc-issuer https://token.actions.githubusercontent.com \
     --certificate-identity https://github.com/acme/web/.github/workflows/release.yml@refs/tags/v1 ghcr.io/acme/web:v1`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return errors.New("name at least one image")
-			}
-			return nil
-		},
+		Args: takesImages,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
-	flags := cmd.Flags()
-	f.signerFlags.register(flags)
-	flags.StringSliceVarP(&f.annotations, "annotations", "a", nil, "key=value that must be signed")
-	flags.StringVarP(&f.output, "output", "o", "json", "json or text")
-	flags.DurationVarP(&f.timeout, "timeout", "t", 3*time.Minute, "give up after this time")
-	f.registryFlags.register(cmd)
-	cmd.Flag("allow-insecure-registry").Hidden = true // it is refused
-	registerCosignFlags(cmd)
+	cmd.Flags().StringSliceVarP(&f.annotations, "annotations", "a", nil, "key=value that must be signed")
+	f.register(cmd, "json or text")
 	return cmd
 }
 
 func (f *verifyFlags) run(cmd *cobra.Command, images []string) error {
-	if f.output != "json" && f.output != "text" {
-		return misuse(fmt.Errorf("unknown output %q: want json or text", f.output))
-	}
-	if err := refuseLater(cmd); err != nil {
-		return misuse(err)
-	}
-	if f.insecure {
-		return misuse(errors.New("--allow-insecure-registry: certificates are always checked; name the registry's authority with --registry-cacert"))
+	if err := f.refuse(cmd); err != nil {
+		return err
 	}
 	by, err := f.wanted(cmd.Context())
 	if err != nil {
@@ -96,42 +75,26 @@ func (f *verifyFlags) run(cmd *cobra.Command, images []string) error {
 	if err != nil {
 		return misuse(err)
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
-	defer cancel()
-	for _, image := range images {
-		reference, err := name.ParseReference(image, f.nameOptions()...)
-		if err != nil {
-			return misuse(err)
-		}
-		d, err := f.verify(ctx, reference, by, annotations)
-		if err != nil {
-			return fmt.Errorf("%s: %w", image, withHint(err, reference))
-		}
-		if err := printVerified(cmd, f.output, image, d, annotations, len(by.Keys) == 0); err != nil {
-			return err
-		}
+	judge := func(ctx context.Context, reference name.Reference) (policy.Decision, error) {
+		return f.verify(ctx, reference, by, annotations)
 	}
-	return nil
+	return judgeEach(cmd, &f.judgingFlags, images, judge, func(image string, d policy.Decision) error {
+		return printVerified(cmd, f.output, image, d, annotations, len(by.Keys) == 0)
+	})
 }
 
 // verify returns the decision that allows what reference names.
 func (f *verifyFlags) verify(ctx context.Context, reference name.Reference, by wantedSigner, annotations map[string]string) (policy.Decision, error) {
-	registry, free, err := f.openDirect(ctx, reference)
+	registry, digest, free, err := f.find(ctx, reference)
 	if err != nil {
 		return policy.Decision{}, err
 	}
 	defer free()
-	digest, err := resolveDigest(ctx, registry, reference)
-	if err != nil {
-		return policy.Decision{}, err
-	}
 	evaluator, err := signerEvaluator(by.Authority, annotations)
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	d, err := evaluator.Evaluate(ctx, registry, policy.Subject{
-		Repository: registryName(reference.Context().Registry) + "/" + reference.Context().RepositoryStr(), Digest: digest,
-	})
+	d, err := evaluator.Evaluate(ctx, registry, policy.Subject{Repository: canonicalName(reference), Digest: digest})
 	if err != nil {
 		return policy.Decision{}, fmt.Errorf("could not tell: %w", err)
 	}
@@ -266,17 +229,7 @@ func readPublicKey(flag, key string) (verifier.Key, error) {
 // printVerified prints what cosign verify prints: what was checked for people,
 // the payloads that hold for programs.
 func printVerified(cmd *cobra.Command, output, image string, d policy.Decision, annotations map[string]string, certified bool) error {
-	heading := cmd.ErrOrStderr()
-	fmt.Fprintf(heading, "\nVerification for %s --\nThe following checks were performed on each of these signatures:\n", image)
-	if len(annotations) > 0 {
-		fmt.Fprintln(heading, "  - The specified annotations were verified.")
-	}
-	fmt.Fprintln(heading, "  - The cosign claims were validated")
-	if certified {
-		fmt.Fprintln(heading, "  - The certificates and the times of the signatures were verified against the trust root")
-	} else {
-		fmt.Fprintln(heading, "  - The signatures were verified against the specified public key")
-	}
+	printChecks(cmd.ErrOrStderr(), image, len(annotations) > 0, certified)
 	var payloads []json.RawMessage
 	for _, e := range d.Evidence {
 		if !e.Verified() || !e.IsSignature() {
