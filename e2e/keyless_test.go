@@ -11,6 +11,7 @@ import (
 
 // What the other tests with an instance of Sigstore rest on.
 func TestCosignSignsKeylessAgainstOurInstanceOfSigstore(t *testing.T) {
+	t.Parallel()
 	cosign := real.NewCosign(t, 3)
 	sigstore := real.StartSigstore(t)
 	registry := real.StartDistribution(t)
@@ -32,6 +33,7 @@ func TestCosignSignsKeylessAgainstOurInstanceOfSigstore(t *testing.T) {
 
 // We sign as cosign does, and the command that we print verifies it.
 func TestVidimusSignsKeyless(t *testing.T) {
+	t.Parallel()
 	two, three := real.NewCosign(t, 2), real.NewCosign(t, 3)
 	sigstore := real.StartSigstore(t)
 	registry := real.StartDistribution(t)

@@ -181,14 +181,11 @@ func (f *attachFlags) run(cmd *cobra.Command, image string, read func(cmd *cobra
 		}
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s:%s, which has %d now\n", did, evidence.Name(), tag, added[0].Count)
 	}
-	for _, b := range a.bundles {
-		desc, err := putBundle(ctx, config, evidence, subject.Root, b)
-		if err != nil {
-			return err
-		}
+	put, err := putBundles(ctx, config, evidence, subject.Root, a.bundles)
+	for _, desc := range put {
 		fmt.Fprintf(cmd.ErrOrStderr(), "attached: %s@%s\n", evidence.Name(), desc.Digest)
 	}
-	return nil
+	return err
 }
 
 func (f *attachFlags) signatureAdditions(cmd *cobra.Command, claimed string, digest v1.Hash) (attachment, error) {

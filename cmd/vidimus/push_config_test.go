@@ -33,6 +33,7 @@ policies: [{match: local/**, require: release, push: {sign: release}}]
 		{name: "for who has logged in", addr: "0.0.0.0:5080", auth: "auth: {htpasswd: htpasswd, access: [{subjects: [ci], match: '**', actions: [push]}]}"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel() // most of them decrypt a key
 			fill := func(value, otherwise string) string {
 				if value == "" {
 					return otherwise

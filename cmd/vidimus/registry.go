@@ -122,6 +122,11 @@ func registryName(registry name.Registry) string {
 	return "docker.io"
 }
 
+// canonicalName is what policies and clients call the repository of an image.
+func canonicalName(image name.Reference) string {
+	return registryName(image.Context().Registry) + "/" + image.Context().RepositoryStr()
+}
+
 // direct reads evidence straight from registries. It implements
 // verifier.Registry for the images of one repository, by whatever name the
 // caller knows it; every byte is hashed here.

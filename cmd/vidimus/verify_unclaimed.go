@@ -26,18 +26,14 @@ func (f *verifyFlags) refuseUnclaimed(by wantedSigner, annotations map[string]st
 	return nil
 }
 
-// verifyUnclaimed prints the payloads that are attached to an image and signed by a key,
+// verifyUnclaimed returns the payloads that are attached to an image and signed by a key,
 // whatever they say: cosign keeps signatures over payloads of every format.
-func (f *verifyFlags) verifyUnclaimed(ctx context.Context, cmd *cobra.Command, image string, reference name.Reference, by wantedSigner) error {
-	registry, free, err := f.openDirect(ctx, reference)
+func (f *verifyFlags) verifyUnclaimed(ctx context.Context, reference name.Reference, by wantedSigner) ([]json.RawMessage, error) {
+	registry, digest, free, err := f.find(ctx, reference)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer free()
-	digest, err := resolveDigest(ctx, registry, reference)
-	if err != nil {
-		return err
-	}
 	subject := verifier.Subject{
 		Repository: registryName(reference.Context().Registry) + "/" + reference.Context().RepositoryStr(), Digest: digest,
 	}
@@ -49,29 +45,34 @@ func (f *verifyFlags) verifyUnclaimed(ctx context.Context, cmd *cobra.Command, i
 		}
 		payload, err := registry.payload(ctx, e.Digest())
 		if err != nil {
-			return fmt.Errorf("could not tell: %s: %w", e.Source(), err)
+			return nil, fmt.Errorf("could not tell: %s: %w", e.Source(), err)
 		}
 		if f.output == "json" && !json.Valid(payload) {
 			if payload, err = json.Marshal(string(payload)); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		payloads = append(payloads, payload)
 	}
 	switch {
 	case len(payloads) > 0:
+		return payloads, nil
 	case len(report.Failures) > 0:
-		return fmt.Errorf("could not tell: %s: %w", report.Failures[0].Source, report.Failures[0].Err)
+		return nil, fmt.Errorf("could not tell: %s: %w", report.Failures[0].Source, report.Failures[0].Err)
 	default:
-		return doesNotHold(fmt.Errorf("%s: nothing that is attached to it is signed by %s", digest, by.called))
+		return nil, doesNotHold(fmt.Errorf("%s: nothing that is attached to it is signed by %s", digest, by.called))
 	}
+}
+
+// printUnclaimed prints payloads whose signatures alone were checked.
+func printUnclaimed(cmd *cobra.Command, output, image string, payloads []json.RawMessage) error {
 	fmt.Fprintf(cmd.ErrOrStderr(), `
 Verification for %s --
 The following checks were performed on each of these signatures:
   - The signatures were verified against the specified public key
 Warning: the following claims have not been verified:
 `, image)
-	return printPayloads(cmd.OutOrStdout(), f.output, payloads)
+	return printPayloads(cmd.OutOrStdout(), output, payloads)
 }
 
 // payload reads what a signature is over, of which only the digest is known.

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -125,11 +126,16 @@ func (s *Sigstore) startRekor(tb testing.TB) *root.TransparencyLog {
 }
 
 // metricsAddr is where timestamp-server has its metrics, whatever it is told. Two
-// of them cannot run at once: the second waits for the first to end.
+// of them cannot run at once: the second waits for the first to end, without a limit
+// where that is another test's of this process.
 const metricsAddr = ":2112"
+
+var metricsTaken sync.Mutex
 
 func (s *Sigstore) startTimestamps(tb testing.TB) root.TimestampingAuthority {
 	tb.Helper()
+	metricsTaken.Lock()
+	tb.Cleanup(metricsTaken.Unlock) // after the server has ended, whose cleanup comes later and runs before
 	err := Eventually(tb.Context(), readyTime, func() error {
 		listener, err := net.Listen("tcp", metricsAddr)
 		if err != nil {
