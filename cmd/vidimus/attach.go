@@ -76,6 +76,7 @@ Exit code 0: attached, or there already; 2: misuse; 3: it could not be done.`,
 	flags.StringVar(&f.timestamp, "tsr", "", "`FILE` of an RFC 3161 timestamp response")
 	flags.StringVar(&f.log, "rekor-response", "", "`FILE` of the transparency log's entry, as cosign writes it")
 	flags.Lookup("bundle").Hidden = true
+	registerCosignFlags(cmd, "attach signature")
 	return cmd
 }
 
@@ -94,6 +95,7 @@ Exit code 0: attached, or there already; 2: misuse; 3: it could not be done.`,
 	}
 	f.register(cmd, 3*time.Minute)
 	cmd.Flags().StringArrayVar(&f.attestations, "attestation", nil, "`FILE` of envelopes; may be repeated")
+	registerCosignFlags(cmd, "attach attestation")
 	return cmd
 }
 
@@ -115,6 +117,7 @@ Exit code 0: attached, or there already; 2: misuse; 3: it could not be done.`,
 	flags.StringVar(&f.sbom, "sbom", "", "the `FILE`, or - for standard input")
 	flags.StringVar(&f.sbomType, "type", "spdx", "spdx, cyclonedx or syft")
 	flags.StringVar(&f.sbomFormat, "input-format", "", "json, xml or text; without it by the file's name")
+	registerCosignFlags(cmd, "attach sbom")
 	return cmd
 }
 
@@ -169,7 +172,7 @@ func (f *attachFlags) run(cmd *cobra.Command, image string, read func(cmd *cobra
 		if added[0].Kept {
 			did = "attached already"
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s:%s, which has %d now\n", did, evidence.Name(), tag, added[0].Count)
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s:%s, which has %d now\n", did, evidence.Name(), f.tagged(tag), added[0].Count)
 	}
 	for _, b := range a.bundles {
 		desc, err := putBundle(ctx, config, evidence, subject.Root, b)

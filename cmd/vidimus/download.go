@@ -67,6 +67,7 @@ func newDownloadCommand() *cobra.Command {
 	}
 	old.imageFlags.register(cmd, 3*time.Minute)
 	cmd.AddCommand(newDownloadSignature(), newDownloadAttestation(), newDownloadSBOM())
+	registerCosignFlags(cmd, "download signature")
 	return cmd
 }
 
@@ -86,6 +87,7 @@ Exit code 0: printed; 1: there are none; 2: misuse; 3: could not tell.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.signatures(cmd, args[0]) },
 	}
 	f.imageFlags.register(cmd, 3*time.Minute)
+	registerCosignFlags(cmd, "download signature")
 	return cmd
 }
 
@@ -107,6 +109,7 @@ not tell.`,
 	f.imageFlags.register(cmd, 3*time.Minute)
 	f.registerPlatform(cmd, "of what an index lists for this `PLATFORM`")
 	cmd.Flags().StringVar(&f.predicate, "predicate-type", "", "only those of this `TYPE`: a URI, or cosign's word for it")
+	registerCosignFlags(cmd, "download attestation")
 	return cmd
 }
 
@@ -127,6 +130,7 @@ Exit code 0: printed; 1: there is none; 2: misuse; 3: could not tell.`,
 	f.imageFlags.register(cmd, 3*time.Minute)
 	f.registerPlatform(cmd, "of what an index lists for this `PLATFORM`")
 	cmd.Flags().StringVar(&f.layer, "digest", "", "of several, the one with this `DIGEST`")
+	registerCosignFlags(cmd, "download sbom")
 	return cmd
 }
 

@@ -45,6 +45,7 @@ func newPublicKeyCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&key, "key", "", "private key: file, KMS URI, or env://NAME")
 	cmd.Flags().StringVar(&outfile, "outfile", "", "write the public key to this file instead of standard output")
+	registerCosignFlags(cmd, "public-key")
 	return cmd
 }
 

@@ -74,16 +74,13 @@ Exit code 0: every image is signed so; 1: one is not, or does not exist;
 	flags.DurationVarP(&f.timeout, "timeout", "t", 3*time.Minute, "give up after this time")
 	f.registryFlags.register(cmd)
 	cmd.Flag("allow-insecure-registry").Hidden = true // it is refused
-	registerCosignFlags(cmd)
+	registerCosignFlags(cmd, "verify")
 	return cmd
 }
 
 func (f *verifyFlags) run(cmd *cobra.Command, images []string) error {
 	if f.output != "json" && f.output != "text" {
 		return misuse(fmt.Errorf("unknown output %q: want json or text", f.output))
-	}
-	if err := refuseLater(cmd); err != nil {
-		return misuse(err)
 	}
 	if f.insecure {
 		return misuse(errors.New("--allow-insecure-registry: certificates are always checked; name the registry's authority with --registry-cacert"))
