@@ -52,18 +52,23 @@ func (s *Signer) beginBundle(ctx context.Context, p *pendingResult) error {
 		return err
 	}
 	defer unlock()
-	if p.Digest, p.Kept, err = s.findBundle(ctx, p.Request, statement); err != nil || p.Kept {
+	if p.Digest, p.Bundle, err = s.findBundle(ctx, p.Request, statement); err != nil || p.Bundle != nil {
+		p.Kept = p.Bundle != nil
 		return err
 	}
 	subject, err := s.subject(ctx, p.Request)
 	if err != nil {
 		return err
 	}
-	desc, listed, err := s.putBundle(ctx, p.Request, subject, statement)
+	sealed, err := s.seal(ctx, Content{Statement: statement})
 	if err != nil {
 		return err
 	}
-	p.Digest = desc.Digest
+	desc, listed, err := s.putBundle(ctx, p.Request, subject, sealed.Bundle)
+	if err != nil {
+		return err
+	}
+	p.Digest, p.Bundle = desc.Digest, sealed.Bundle
 	if listed {
 		return nil
 	}
@@ -80,14 +85,9 @@ func (s *Signer) subject(ctx context.Context, r Request) (v1.Descriptor, error) 
 	return Describe(ctx, s.registry, r.Repository, r.Subject.String())
 }
 
-// putBundle signs statement, and stores it as a bundle that refers to subject.
-// It returns the descriptor by which a list of referrers names it.
-func (s *Signer) putBundle(ctx context.Context, r Request, subject v1.Descriptor, statement []byte) (desc v1.Descriptor, listed bool, err error) {
-	sealed, err := s.seal(ctx, Content{Statement: statement})
-	if err != nil {
-		return v1.Descriptor{}, false, err
-	}
-	bundle := sealed.Bundle
+// putBundle stores a bundle that refers to subject. It returns the descriptor by
+// which a list of referrers names it.
+func (s *Signer) putBundle(ctx context.Context, r Request, subject v1.Descriptor, bundle []byte) (desc v1.Descriptor, listed bool, err error) {
 	predicateType := r.PredicateType
 	if predicateType == "" {
 		predicateType = envelope.PredicateCosignSign
@@ -198,14 +198,15 @@ func keyHint(pub any) (string, error) {
 }
 
 // findBundle looks for a bundle of the subject that our key signed, and that
-// says what statement says.
-func (s *Signer) findBundle(ctx context.Context, r Request, statement []byte) (v1.Hash, bool, error) {
+// says what statement says. It returns the digest of its manifest and the bundle, nil
+// for none.
+func (s *Signer) findBundle(ctx context.Context, r Request, statement []byte) (v1.Hash, []byte, error) {
 	if len(s.chain) > 0 {
-		return v1.Hash{}, false, nil // nobody else has this key
+		return v1.Hash{}, nil, nil // nobody else has this key
 	}
 	listed, err := s.registry.Referrers(ctx, r.Repository, r.Subject)
 	if err != nil {
-		return v1.Hash{}, false, fmt.Errorf("read what refers to it: %w", err)
+		return v1.Hash{}, nil, fmt.Errorf("read what refers to it: %w", err)
 	}
 	tried := 0
 	for _, desc := range listed {
@@ -218,13 +219,13 @@ func (s *Signer) findBundle(ctx context.Context, r Request, statement []byte) (v
 		}
 		bundle, err := s.bundleOf(ctx, r.Repository, desc)
 		if err != nil {
-			return v1.Hash{}, false, fmt.Errorf("read referrer %s: %w", desc.Digest, err)
+			return v1.Hash{}, nil, fmt.Errorf("read referrer %s: %w", desc.Digest, err)
 		}
 		if bundle != nil && s.saysTheSame(bundle, statement) {
-			return desc.Digest, true, nil
+			return desc.Digest, bundle, nil
 		}
 	}
-	return v1.Hash{}, false, nil
+	return v1.Hash{}, nil, nil
 }
 
 // bundleOf returns the bundle that a referrer carries, nil when there is none

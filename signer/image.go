@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -28,6 +29,8 @@ type signatureImage struct {
 	// written anew; empty for one of another type, which is kept as it is.
 	config types.MediaType
 	media  types.MediaType
+	// created is what a config that is written anew says of when that is.
+	created time.Time
 }
 
 type field struct {
@@ -270,9 +273,11 @@ func (img signatureImage) writeLayers(b *bytes.Buffer) {
 	b.WriteByte(']')
 }
 
-// encodeConfig returns the config as cosign writes it: nothing but the layers.
+// encodeConfig returns the config as cosign writes it: nothing but the layers, and when
+// it was written if that is to be said.
 func (img signatureImage) encodeConfig() ([]byte, error) {
 	config := v1.ConfigFile{
+		Created: v1.Time{Time: img.created},
 		RootFS:  v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{}},
 		History: make([]v1.History, len(img.layers)),
 	}

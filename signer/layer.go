@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -71,7 +72,13 @@ func (a *layerAddition) in(d document) bool {
 	return false
 }
 
-func (a *layerAddition) to(d document) (document, error) { return d.(signatureImage).with(a.layer) }
+func (a *layerAddition) to(d document) (document, error) {
+	img, err := d.(signatureImage).with(a.layer)
+	if a.signer.recordTime {
+		img.created = time.Now().UTC().Truncate(time.Second)
+	}
+	return img, err
+}
 
 func (a *layerAddition) prepare(ctx context.Context) error {
 	s := a.signer
@@ -128,22 +135,22 @@ func encodeCertificates(chain [][]byte) string {
 	return text.String()
 }
 
-// hasAttestation looks whether an envelope with this very statement, signed by
-// our key, is among the attestations under tag.
-func (s *Signer) hasAttestation(ctx context.Context, repository, tag string, statement []byte) (bool, error) {
+// findAttestation returns the digest of an envelope with this very statement, signed
+// by our key, among the attestations under tag; empty for none.
+func (s *Signer) findAttestation(ctx context.Context, repository, tag string, statement []byte) (string, error) {
 	if len(s.chain) > 0 || s.prover != nil {
-		return false, nil // what a certified key signed, nobody else did
+		return "", nil // what a certified key signed, nobody else did
 	}
 	raw, err := s.registry.Manifest(ctx, repository, tag)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return "", nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("read %s: %w", tag, err)
+		return "", fmt.Errorf("read %s: %w", tag, err)
 	}
 	img, err := parseSignatureImage(raw)
 	if err != nil {
-		return false, fmt.Errorf("what is under %s is not a signature image that could be added to: %w", tag, err)
+		return "", fmt.Errorf("what is under %s is not a signature image that could be added to: %w", tag, err)
 	}
 	tried := 0
 	for _, layer := range img.layers {
@@ -157,13 +164,13 @@ func (s *Signer) hasAttestation(ctx context.Context, repository, tag string, sta
 			continue
 		}
 		if err != nil {
-			return false, fmt.Errorf("read attestation %s: %w", digest, err)
+			return "", fmt.Errorf("read attestation %s: %w", digest, err)
 		}
 		if digestOf(data) == digest && s.isOurs(data, statement) {
-			return true, nil
+			return layer.digest, nil
 		}
 	}
-	return false, nil
+	return "", nil
 }
 
 // isOurs reports whether an envelope is of statement and signed by our key.

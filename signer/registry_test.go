@@ -28,6 +28,7 @@ const testRepository = "acme/web"
 type testRegistry struct {
 	handler http.Handler
 	lists   bool // referrers by itself, and says so
+	keeps   bool // what it has: it deletes nothing
 
 	// before and after, when set, run around every request; an error of before
 	// is the answer, and the request does not happen, while one of after is
@@ -95,6 +96,17 @@ func (r *testRegistry) PutManifest(ctx context.Context, repository, reference st
 		err = fmt.Errorf("status %d: %s", resp.StatusCode, body)
 	}
 	return r.lists, err
+}
+
+func (r *testRegistry) DeleteManifest(ctx context.Context, repository string, digest v1.Hash) error {
+	if r.keeps {
+		return fmt.Errorf("%w: status 405", ErrNoDelete)
+	}
+	resp, body, err := r.do(ctx, http.MethodDelete, "/v2/"+repository+"/manifests/"+digest.String(), "", nil)
+	if err == nil && resp.StatusCode != http.StatusAccepted && resp.StatusCode != http.StatusNotFound {
+		err = fmt.Errorf("status %d: %s", resp.StatusCode, body)
+	}
+	return err
 }
 
 func (r *testRegistry) Blob(ctx context.Context, repository string, digest v1.Hash, limit int64) ([]byte, error) {

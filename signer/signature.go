@@ -170,13 +170,8 @@ func documentOf(format Format, r Request) ([]byte, error) {
 	})
 }
 
-// Statement returns the in-toto statement that an attestation is over.
-func Statement(r Request) ([]byte, error) {
-	if r.PredicateType == "" {
-		return nil, errors.New("an attestation has a predicate type")
-	}
-	return said(FormatBundle, r)
-}
+// Statement returns the in-toto statement that a bundle for r is over.
+func Statement(r Request) ([]byte, error) { return said(FormatBundle, r) }
 
 func attestation(r Request) ([]byte, error) {
 	switch {

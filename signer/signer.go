@@ -101,6 +101,11 @@ type Config struct {
 	// exists keeps its own.
 	DockerMediaTypes bool
 
+	// RecordTime has the config of a signature image say when it was last written, as
+	// cosign does when it is asked to; without it, and by whoever adds to it later
+	// without it, it says no time.
+	RecordTime bool
+
 	// Settle is the shortest time after which a write is looked at again; zero
 	// is SettleFloor. Less is for who knows that nobody else writes.
 	Settle time.Duration
@@ -116,6 +121,7 @@ type Signer struct {
 	prover           Prover
 	locker           Locker
 	dockerMediaTypes bool
+	recordTime       bool
 	settle           time.Duration
 }
 
@@ -140,7 +146,7 @@ func New(c Config) (*Signer, error) {
 			return nil, fmt.Errorf("signer: formats %v: want each of tag and bundle once at most", formats)
 		}
 	}
-	return &Signer{c.Registry, c.Key, formats, c.Chain, c.Prover, c.Locker, c.DockerMediaTypes, cmp.Or(c.Settle, SettleFloor)}, nil
+	return &Signer{c.Registry, c.Key, formats, c.Chain, c.Prover, c.Locker, c.DockerMediaTypes, c.RecordTime, cmp.Or(c.Settle, SettleFloor)}, nil
 }
 
 // Request asks for one signature, or one attestation.
@@ -162,6 +168,12 @@ type Request struct {
 	// what is attested.
 	PredicateType string
 	Predicate     json.RawMessage
+
+	// Replace takes away, once the attestation is in place, what was there before of
+	// the same PredicateType about Subject: layers under the tag and referrers, in
+	// whichever format, whoever signed them. The Registry is to be a Deleter. What
+	// others attach meanwhile stays, and so do two that replace at the same moment.
+	Replace bool
 }
 
 // Result says what became of a Request in one format.
@@ -174,10 +186,16 @@ type Result struct {
 	Tag string
 	// Digest is of the manifest of the bundle; zero for a tag.
 	Digest v1.Hash
+	// Bundle is the bundle itself; nil for a tag.
+	Bundle []byte
 
 	// Kept is set when this key had already signed the same; nothing was
 	// written then.
 	Kept bool
+
+	// Replaced is how many earlier attestations the Request took away, in all formats
+	// together.
+	Replaced int
 
 	// Signatures is how many signatures, or referrers, were under Tag, ours
 	// among them, when it was last read.
@@ -217,6 +235,10 @@ func (s *Signer) Sign(ctx context.Context, requests ...Request) ([]Result, error
 			pending = append(pending, p)
 		}
 	}
+	before, err := s.earlierOf(ctx, requests)
+	if err != nil {
+		return nil, err
+	}
 	// Bundles first: what may be wrong with them shows before a tag is written.
 	slices.SortStableFunc(pending, func(a, b *pendingResult) int { return int(b.Format) - int(a.Format) })
 	if err := each(ctx, pending, s.begin); err != nil {
@@ -231,13 +253,26 @@ func (s *Signer) Sign(ctx context.Context, requests ...Request) ([]Result, error
 	if err := s.attachAll(ctx, jobs); err != nil {
 		return nil, err
 	}
-	return inOrder(pending, len(requests), len(s.formats)), nil
+	results := inOrder(pending, len(requests), len(s.formats))
+	return results, s.replaceAll(ctx, before, pending, results)
 }
 
 // pendingResult is a result on its way, by a job unless it is there already.
 type pendingResult struct {
 	Result
-	job *job
+	job  *job
+	kept string // the layer's digest, when the attestation was there already
+}
+
+// ours is the digest of what says it: of an attestation's layer, or a bundle's manifest.
+func (p *pendingResult) ours() string {
+	switch {
+	case p.Format == FormatBundle:
+		return p.Digest.String()
+	case p.job == nil:
+		return p.kept
+	}
+	return p.job.addition.(*layerAddition).layer.Digest.String()
 }
 
 func (p *pendingResult) result() Result {
@@ -263,6 +298,9 @@ func (s *Signer) check(request Request) error {
 	if _, err := v1.NewHash(request.Subject.String()); err != nil {
 		return err
 	}
+	if request.Replace && request.PredicateType == "" {
+		return errors.New("only an attestation replaces others, and this is a signature")
+	}
 	for _, format := range s.formats {
 		if _, err := said(format, request); err != nil {
 			return err
@@ -285,7 +323,8 @@ func (s *Signer) begin(ctx context.Context, p *pendingResult) error {
 		p.Tag, layer.payload = Tag(p.Subject), document
 	} else {
 		p.Tag, layer.statement, layer.predicateType = AttestationTag(p.Subject), document, p.PredicateType
-		if p.Kept, err = s.hasAttestation(ctx, p.Repository, p.Tag, document); err != nil || p.Kept {
+		if p.kept, err = s.findAttestation(ctx, p.Repository, p.Tag, document); err != nil || p.kept != "" {
+			p.Kept = p.kept != ""
 			return err
 		}
 	}

@@ -78,6 +78,7 @@ Exit code 0: attached, or there already; 2: misuse; 3: it could not be done.`,
 	flags.StringVar(&f.timestamp, "tsr", "", "`FILE` of an RFC 3161 timestamp response")
 	flags.StringVar(&f.log, "rekor-response", "", "`FILE` of the transparency log's entry, as cosign writes it")
 	flags.Lookup("bundle").Hidden = true
+	registerCosignFlags(cmd, "attach signature")
 	return cmd
 }
 
@@ -96,12 +97,12 @@ Exit code 0: attached, or there already; 2: misuse; 3: it could not be done.`,
 	}
 	f.register(cmd, 3*time.Minute)
 	cmd.Flags().StringArrayVar(&f.attestations, "attestation", nil, "`FILE` of envelopes; may be repeated")
+	registerCosignFlags(cmd, "attach attestation")
 	return cmd
 }
 
 func newAttachSBOM() *cobra.Command {
 	var f attachFlags
-	var mode string
 	cmd := &cobra.Command{
 		Use:   "sbom --sbom FILE IMAGE",
 		Short: "Attach an SBOM",
@@ -112,9 +113,6 @@ attached: attest makes a statement of it.
 Exit code 0: attached, or there already; 2: misuse; 3: it could not be done.`,
 		Args: takesOne("one image"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if mode != "" && mode != "legacy" {
-				return misuse(fmt.Errorf("--registry-referrers-mode %s is not supported yet", mode))
-			}
 			return f.run(cmd, args[0], f.sbomAdditions)
 		},
 	}
@@ -123,8 +121,7 @@ Exit code 0: attached, or there already; 2: misuse; 3: it could not be done.`,
 	flags.StringVar(&f.sbom, "sbom", "", "the `FILE`, or - for standard input")
 	flags.StringVar(&f.sbomType, "type", "spdx", "spdx, cyclonedx or syft")
 	flags.StringVar(&f.sbomFormat, "input-format", "", "json, xml or text; without it by the file's name")
-	flags.StringVar(&mode, "registry-referrers-mode", "", "")
-	flags.Lookup("registry-referrers-mode").Hidden = true
+	registerCosignFlags(cmd, "attach sbom")
 	return cmd
 }
 
@@ -179,7 +176,7 @@ func (f *attachFlags) run(cmd *cobra.Command, image string, read func(cmd *cobra
 		if added[0].Kept {
 			did = "attached already"
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s:%s, which has %d now\n", did, evidence.Name(), tag, added[0].Count)
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s:%s, which has %d now\n", did, evidence.Name(), f.tagged(tag), added[0].Count)
 	}
 	put, err := putBundles(ctx, config, evidence, subject.Root, a.bundles)
 	for _, desc := range put {

@@ -19,9 +19,11 @@ type attestFlags struct {
 	writerFlags
 	signedByFlags
 	formatFlag
+	bundleFlag
 	predicate     string
 	predicateType string
 	noUpload      bool
+	replace       bool
 }
 
 func newAttestCommand() *cobra.Command { return new(attestFlags).command() }
@@ -39,9 +41,13 @@ names (slsaprovenance, slsaprovenance1, link, spdx, spdxjson, cyclonedx, vuln,
 openvex, custom) or a URI. A predicate is a JSON object; with custom it may be any
 text. Who signs is said as with vidimus sign.
 
-With --no-upload nothing is attached: the DSSE envelope is printed, or the bundle with
---format bundle and where there is proof, for which an envelope has no room.
-vidimus attach attestation attaches either.
+With --replace the attestations of the same type that the image had before are taken
+away, once this one is in place: whoever signed them, under the tag and among the
+bundles. Those of other types stay, and so does what somebody else attaches meanwhile.
+
+--bundle FILE writes the bundle to a file as well. With --no-upload nothing is attached:
+the DSSE envelope is printed, or the bundle with --format bundle and where there is
+proof, for which an envelope has no room. vidimus attach attestation attaches either.
 
 An attestation is not a signature: it counts for a policy that names its type only.`,
 		Example: `  vidimus attest --key cosign.key --type slsaprovenance1 --predicate provenance.json ghcr.io/acme/web@sha256:...`,
@@ -56,16 +62,19 @@ An attestation is not a signature: it counts for a policy that names its type on
 	f.writerFlags.register(cmd)
 	f.signedByFlags.register(cmd)
 	f.formatFlag.register(cmd)
+	f.bundleFlag.register(cmd)
+	f.registerRecordTime(cmd)
+	cmd.Flags().BoolVar(&f.replace, "replace", false, "take away what was attested before of this type, by whomever")
 	cmd.Flags().BoolVar(&f.noUpload, "no-upload", false, "print the attestation instead of attaching it")
 	cmd.Flags().StringVar(&f.predicate, "predicate", "", "`FILE` with the predicate")
 	cmd.Flags().StringVar(&f.predicateType, "type", "custom", "predicate type: a short name or a URI")
-	registerCosignFlags(cmd)
+	registerCosignFlags(cmd, "attest")
 	return cmd
 }
 
 func (f *attestFlags) run(cmd *cobra.Command, image string) error {
-	if err := refuseLater(cmd); err != nil {
-		return misuse(err)
+	if f.replace && f.noUpload {
+		return misuse(errors.New("--replace and --no-upload: what is not attached replaces nothing"))
 	}
 	predicateType, predicate, err := f.readPredicate()
 	if err != nil {
@@ -83,6 +92,9 @@ func (f *attestFlags) run(cmd *cobra.Command, image string) error {
 	}
 	formats, err := f.formats(cmd, by)
 	if err != nil {
+		return misuse(err)
+	}
+	if err := f.bundleFlag.refuse(formats, 1); err != nil {
 		return misuse(err)
 	}
 	if _, ok := ref.(name.Digest); !ok {
@@ -130,7 +142,10 @@ func (f *attestFlags) attest(ctx context.Context, cmd *cobra.Command, by signedB
 	request := signer.Request{
 		Subject: subject.Digest, MediaType: subject.MediaType, Size: subject.Size,
 		Repository: place.repository.Name(), Reference: ref.Context().Name(),
-		PredicateType: predicateType, Predicate: predicate,
+		PredicateType: predicateType, Predicate: predicate, Replace: f.replace,
+	}
+	if f.noUpload && f.bundle != "" {
+		return f.sealOnly(ctx, cmd, by, request)
 	}
 	if f.noUpload {
 		return printAttestation(ctx, cmd, by, formats, request)
@@ -139,7 +154,13 @@ func (f *attestFlags) attest(ctx context.Context, cmd *cobra.Command, by signedB
 	if err != nil {
 		return err
 	}
-	report(cmd.ErrOrStderr(), "attested", results)
+	report(cmd.ErrOrStderr(), &f.registryFlags, "attested", results)
+	if f.replace {
+		fmt.Fprintf(cmd.ErrOrStderr(), "%s replaced: %d earlier attestations of %s\n", subject.Digest, results[0].Replaced, predicateType)
+	}
+	if err := f.writeResult(cmd, results); err != nil {
+		return err
+	}
 	return verifyCommand{
 		command: []string{"cosign", "verify-attestation", "--type", shellQuote(f.predicateType)}, by: by,
 		flags: &f.signedByFlags, registry: &f.registryFlags, what: ref.Context().Name() + "@" + subject.Digest.String(),

@@ -13,7 +13,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"vidimus/carrier"
 	"vidimus/signer"
@@ -24,27 +23,10 @@ type imageFlags struct {
 	writerFlags
 	timeout  time.Duration
 	platform string
-	flags    *pflag.FlagSet
-}
-
-// refusedFlags are those of cosign's that all its commands about images have, and
-// nothing here reads.
-func refusedFlags() []string {
-	return []string{
-		"attachment-tag-prefix", "registry-client-cert", "registry-client-key", "registry-password",
-		"registry-server-name", "registry-token", "registry-username",
-	}
 }
 
 func (f *imageFlags) register(cmd *cobra.Command, patience time.Duration) {
 	f.writerFlags.register(cmd)
-	f.flags = cmd.Flags()
-	for _, name := range refusedFlags() {
-		f.flags.String(name, "", "")
-		f.flags.Lookup(name).Hidden = true
-	}
-	f.flags.Bool("k8s-keychain", false, "")
-	f.flags.Lookup("k8s-keychain").Hidden = true
 	cmd.Flags().DurationVarP(&f.timeout, "timeout", "t", patience, "give up after this time")
 }
 
@@ -52,21 +34,8 @@ func (f *imageFlags) registerPlatform(cmd *cobra.Command, what string) {
 	cmd.Flags().StringVar(&f.platform, "platform", "", what)
 }
 
-// refuse returns an error for what cosign would do and is not done here.
-func (f *imageFlags) refuse() error {
-	for _, name := range append(refusedFlags(), "k8s-keychain") {
-		if f.flags != nil && f.flags.Changed(name) {
-			return misuse(fmt.Errorf("--%s is not supported yet: credentials come from docker's credential store", name))
-		}
-	}
-	return nil
-}
-
 // parse reads the name of an image.
 func (f *imageFlags) parse(image string) (name.Reference, error) {
-	if err := f.refuse(); err != nil {
-		return nil, err
-	}
 	ref, err := name.ParseReference(image, f.nameOptions()...)
 	if err != nil {
 		return nil, misuse(err)

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"vidimus/carrier"
+	"vidimus/signer"
 	"vidimus/verifier/envelope"
 )
 
@@ -50,6 +51,7 @@ Exit code 0: removed, or there was nothing; 2: misuse, or an image that is not t
 	flags.BoolVarP(&f.force, "force", "f", false, "do not ask")
 	flags.BoolVarP(&f.force, "yes", "y", false, "the same")
 	flags.StringVarP(&f.output, "output", "o", "text", "text or json")
+	registerCosignFlags(cmd, "clean")
 	return cmd
 }
 
@@ -184,7 +186,7 @@ func removeTag(ctx context.Context, repo *repository, root *carrier.Node, r *rem
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err == nil || !errors.Is(err, errNoDelete) {
+	if err == nil || !errors.Is(err, signer.ErrNoDelete) {
 		return err
 	}
 	if r.node.Digest == root.Digest || !holdsEvidenceOnly(r.node) {

@@ -54,6 +54,7 @@ names another image; 3: it could not be done, and the tag is as it was.`,
 	flags.Lookup("sig-only").Hidden = true // of cosign's past
 	flags.BoolVarP(&f.force, "force", "f", false, "move the destination's tag when it names another image")
 	flags.StringVarP(&f.output, "output", "o", "text", "text or json")
+	registerCosignFlags(cmd, "copy")
 	return cmd
 }
 

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
-	"slices"
+	"os"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -15,14 +18,12 @@ import (
 type cosignFlag struct {
 	name  string
 	short string
-	on    []string // commands
 	kind  flagKind
-	// harmless is the value at which it asks for nothing; with another it is
-	// not supported yet.
+	// harmless is the value at which it asks for nothing.
 	harmless string
-	// accepted flags pass with every value: they are about something in cosign
-	// that there is none of here.
-	accepted bool
+	// why another value is refused, and what to do instead. Empty, every value passes:
+	// it is about something in cosign that there is none of here, or that is done anyway.
+	why string
 }
 
 type flagKind int
@@ -33,104 +34,181 @@ const (
 	numberFlag
 )
 
-func cosignFlags() []cosignFlag {
-	sign, verify := []string{"sign"}, []string{"verify", "verify-attestation"}
-	both := append(sign[:1:1], verify...)
-	flags := []cosignFlag{
-		{name: "registry-referrers-mode", on: sign, harmless: "legacy"},
-		{name: "check-claims", on: verify[1:], kind: boolFlag, harmless: "true"},
-		{name: "signature-digest-algorithm", on: verify, harmless: "sha256"},
-		{name: "max-workers", on: verify, kind: numberFlag, harmless: "10", accepted: true},
-		{name: "verbose", short: "d", on: both, kind: boolFlag, harmless: "false", accepted: true},
-		{name: "force", short: "f", on: sign, kind: boolFlag, harmless: "false", accepted: true}, // of cosign's past: ask nothing
-	}
-	add := func(on []string, f cosignFlag, names ...string) {
-		for _, name := range names {
-			f.name, f.on = name, on
-			flags = append(flags, f)
-		}
-	}
-	off := cosignFlag{kind: boolFlag, harmless: "false"}
-	add(both, off, "k8s-keychain", "sk")
-	add(sign, off, "use-signing-config", "issue-certificate", "record-creation-timestamp",
-		"insecure-skip-verify", "oidc-disable-ambient-providers")
-	add(verify, off, "local-image")
-	add(verify, cosignFlag{kind: boolFlag, harmless: "false", accepted: true},
-		"new-bundle-format", "experimental-oci11", "offline", "private-infrastructure", "insecure-ignore-sct",
-		"use-signed-timestamps", "allow-certificate-chain")
-	add(both, cosignFlag{}, "attachment", "attachment-tag-prefix", "certificate",
-		"registry-client-cert", "registry-client-key", "registry-password", "registry-server-name",
-		"registry-token", "registry-username", "slot")
-	add(sign, cosignFlag{}, "certificate-chain", "bundle", "fulcio-auth-flow", "oidc-client-id",
-		"oidc-client-secret-file", "oidc-issuer", "oidc-provider", "oidc-redirect-url", "output-certificate",
-		"timestamp-client-cacert", "timestamp-client-cert",
-		"timestamp-client-key", "timestamp-server-name")
-	add(verify, cosignFlag{}, "payload", "rekor-url", "certificate-github-workflow-name",
-		"certificate-github-workflow-ref", "certificate-github-workflow-repository", "certificate-github-workflow-sha",
-		"certificate-github-workflow-trigger", "sct", "signature", "timestamp-certificate-chain")
-	return append(flags, cosignBlobFlags()...)
+// off is a flag that is refused when it is set.
+func off(name, why string) cosignFlag {
+	return cosignFlag{name: name, kind: boolFlag, harmless: "false", why: why}
 }
 
-// cosignBlobFlags are those of the commands that sign and verify other things than
-// images.
-func cosignBlobFlags() []cosignFlag {
-	attest, verifyBlob := []string{"attest"}, []string{"verify-blob"}
-	signs := []string{"attest", "sign-blob"}
-	all := []string{"attest", "sign-blob", "verify-blob"}
-	flags := []cosignFlag{
-		{name: "verbose", short: "d", on: all, kind: boolFlag, harmless: "false", accepted: true},
-		{name: "rekor-entry-type", on: attest, harmless: "dsse"},
-		{name: "registry-referrers-mode", on: attest, harmless: "legacy"},
-		{name: "max-workers", on: verifyBlob, kind: numberFlag, harmless: "10", accepted: true},
-		{name: "signature-digest-algorithm", on: verifyBlob, harmless: "sha256"},
-		{name: "signing-algorithm", on: []string{"sign-blob"}, harmless: "ecdsa-sha2-256-nistp256"},
+// no is a flag with a value that is refused when it has one.
+func no(name, why string) cosignFlag { return cosignFlag{name: name, why: why} }
+
+// passes are flags that are taken, whatever they say.
+func passes(kind flagKind, harmless string, names ...string) []cosignFlag {
+	var all []cosignFlag
+	for _, name := range names {
+		all = append(all, cosignFlag{name: name, kind: kind, harmless: harmless})
 	}
-	add := func(on []string, f cosignFlag, names ...string) {
-		for _, name := range names {
-			f.name, f.on = name, on
-			flags = append(flags, f)
-		}
-	}
-	off := cosignFlag{kind: boolFlag, harmless: "false"}
-	add(append([]string{"public-key"}, all...), off, "sk")
-	add([]string{"public-key"}, cosignFlag{}, "slot")
-	add(signs, off, "use-signing-config", "issue-certificate", "insecure-skip-verify", "oidc-disable-ambient-providers")
-	add(attest, off, "k8s-keychain", "replace", "record-creation-timestamp")
-	add(verifyBlob, cosignFlag{kind: boolFlag, harmless: "false", accepted: true},
-		"new-bundle-format", "experimental-oci11", "offline", "private-infrastructure", "insecure-ignore-sct", "use-signed-timestamps",
-		"allow-certificate-chain")
-	add(all, cosignFlag{}, "slot", "rfc3161-timestamp")
-	add(signs, cosignFlag{}, "certificate", "certificate-chain", "fulcio-auth-flow", "oidc-client-id", "oidc-client-secret-file",
-		"oidc-issuer", "oidc-provider", "oidc-redirect-url", "timestamp-client-cacert", "timestamp-client-cert", "timestamp-client-key", "timestamp-server-name")
-	add(attest, cosignFlag{}, "bundle", "statement", "attachment-tag-prefix", "registry-client-cert", "registry-client-key",
-		"registry-password", "registry-server-name", "registry-token", "registry-username")
-	add(verifyBlob, cosignFlag{}, "rekor-url", "certificate-github-workflow-name", "certificate-github-workflow-ref",
-		"certificate-github-workflow-repository", "certificate-github-workflow-sha", "certificate-github-workflow-trigger",
-		"sct", "timestamp-certificate-chain")
-	return flags
+	return all
 }
 
-// registerCosignFlags makes cmd know the flags of the command of cosign that has
-// its name, and what some were called by the first cosign.
-func registerCosignFlags(cmd *cobra.Command) {
-	cmd.Flags().SetNormalizeFunc(presentName)
-	for _, f := range cosignFlags() {
-		if slices.Contains(f.on, cmd.Name()) {
-			f.register(cmd.Flags())
+// cosignFlags are those of a command of cosign's, versions 2 and 3, that its namesake
+// here does not read.
+func cosignFlags(command string) []cosignFlag {
+	all := []cosignFlag{{name: "verbose", short: "d", kind: boolFlag, harmless: "false"}}
+	add := func(more ...cosignFlag) { all = append(all, more...) }
+	switch command {
+	case "sign", "attest", "sign-blob":
+		add(signingFlags(command)...)
+	case "verify", "verify-attestation", "verify-blob":
+		add(verifyingFlags(command)...)
+	case "tree":
+		// Every referrer is shown, in whatever mode.
+		add(passes(textFlag, "", "registry-referrers-mode")...)
+		add(passes(boolFlag, "true", "experimental-oci11")...)
+	case "attach sbom":
+		add(referrersMode("an SBOM is attached under its tag; attest makes a referrer of one"))
+	case "public-key":
+		add(securityKey()...)
+	}
+	switch command {
+	case "sign-blob", "verify-blob", "generate-key-pair", "import-key-pair", "public-key", "version":
+	default:
+		add(off("k8s-keychain", "credentials come from docker's store, for which every cloud has a credential helper, or from --registry-username"))
+	}
+	return all
+}
+
+func referrersMode(why string) cosignFlag {
+	return cosignFlag{name: "registry-referrers-mode", harmless: "legacy", why: why}
+}
+
+func securityKey() []cosignFlag {
+	const why = "no hardware token is read: name a key in a file or a KMS with --key"
+	return []cosignFlag{off("sk", why), no("slot", why)}
+}
+
+// signingFlags are those of the commands that sign.
+func signingFlags(command string) []cosignFlag {
+	all := append(securityKey(),
+		off("use-signing-config", "no configuration of services is fetched: name one with --signing-config"),
+		off("issue-certificate", "a certificate is issued for a key that is made for it: leave out --key"),
+		no("certificate", "a certificate of one's own is attached by attach signature --certificate"),
+		no("certificate-chain", "certificates of one's own are attached by attach signature --certificate-chain"),
+	)
+	// What it would leave out, nobody checks when signing: whoever verifies does.
+	all = append(all, passes(boolFlag, "false", "insecure-skip-verify")...)
+	switch command {
+	case "sign":
+		all = append(all, cosignFlag{name: "force", short: "f", kind: boolFlag, harmless: "false"}) // nothing is asked
+		all = append(all, referrersMode("--format bundle makes a signature that refers to its image"),
+			no("attachment", "an attachment is signed by its own name, which triangulate --type sbom prints"))
+	case "attest":
+		all = append(all,
+			cosignFlag{name: "rekor-entry-type", harmless: "dsse", why: "an entry holds the digest of a statement (dsse), and not all of it"},
+			no("statement", "give --predicate and --type: what the statement is about is the image's digest"))
+	case "sign-blob":
+		all = append(all, cosignFlag{name: "signing-algorithm", harmless: "ecdsa-sha2-256-nistp256",
+			why: "the key of --key decides, and without one it is ECDSA on P-256"})
+	}
+	return all
+}
+
+// verifyingFlags are those of the commands that verify.
+func verifyingFlags(command string) []cosignFlag {
+	all := append(securityKey(),
+		cosignFlag{name: "signature-digest-algorithm", harmless: "sha256", why: "the hash is that of the key: SHA-256, and for ECDSA the one of its curve"},
+		no("sct", "a certificate's own SCT is looked at where the trust root knows a log of certificates"),
+		no("timestamp-certificate-chain", "a timestamp authority is trusted by --trusted-root (cosign trusted-root create makes one)"),
+	)
+	all = append(all, passes(numberFlag, "10", "max-workers")...)
+	// No log is asked over the network, and every form and proof is looked at.
+	all = append(all, passes(textFlag, "", "rekor-url")...)
+	all = append(all, passes(boolFlag, "false", "new-bundle-format", "experimental-oci11", "offline",
+		"insecure-ignore-sct", "use-signed-timestamps", "allow-certificate-chain")...)
+	for _, claim := range []string{"name", "ref", "repository", "sha", "trigger"} {
+		all = append(all, no("certificate-github-workflow-"+claim,
+			"--certificate-identity has the workflow's path and ref; a policy's github authority has its repository"))
+	}
+	switch command {
+	case "verify", "verify-attestation":
+		all = append(all,
+			off("local-image", "vidimus load --dir brings the image and its evidence into a registry"),
+			no("certificate", "the certificate is the signature's own: --certificate-identity says whose it must be"))
+		if command == "verify-attestation" {
+			all = append(all, cosignFlag{name: "check-claims", kind: boolFlag, harmless: "true",
+				why: "what is attested must be about the image: verify-blob-attestation of cosign checks a statement alone"})
 		}
+	case "verify-blob":
+		all = append(all, no("rfc3161-timestamp", "a timestamp comes in a sigstore bundle"))
+	}
+	if command == "verify" {
+		all = append(all, no("attachment", "an attachment is verified by its own name, which triangulate --type sbom prints"),
+			no("signature", "verify-blob --signature checks a signature in a file"),
+			no("payload", "verify-blob --signature checks one over a payload in a file"))
+	}
+	return all
+}
+
+// registerCosignFlags makes cmd know the flags of a command of cosign's, refuse what
+// they ask for and is not done here, and do what all of cosign's commands have flags
+// for: --output-file and --timeout.
+func registerCosignFlags(cmd *cobra.Command, command string) {
+	flags := cmd.Flags()
+	flags.SetNormalizeFunc(formerNames(flags.Lookup("kms") != nil))
+	unread := cosignFlags(command)
+	for _, f := range unread {
+		f.register(flags)
+	}
+	output := flags.String("output-file", "", "write to `FILE` what would go to standard output")
+	flags.Lookup("output-file").Hidden = true
+	var timeout time.Duration
+	if flags.Lookup("timeout") == nil {
+		flags.DurationVarP(&timeout, "timeout", "t", 3*time.Minute, "give up after this time")
+		flags.Lookup("timeout").Hidden = true
+	}
+	work := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := refuseUnread(flags, unread); err != nil {
+			return misuse(err)
+		}
+		if timeout > 0 {
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			cmd.SetContext(ctx)
+		}
+		if *output == "" {
+			return work(cmd, args)
+		}
+		file, err := os.Create(*output)
+		if err != nil {
+			return misuse(fmt.Errorf("--output-file: %w", err))
+		}
+		cmd.SetOut(file)
+		err = work(cmd, args)
+		if closeErr := file.Close(); err == nil {
+			err = closeErr
+		}
+		return err
 	}
 }
 
-// presentName is what the flag is called now that the first cosign called name: there
-// a key in a KMS had a flag of its own.
-func presentName(_ *pflag.FlagSet, name string) pflag.NormalizedName {
-	switch name {
-	case "kms":
-		name = "key"
-	case "cert":
-		name = "certificate"
+// formerNames returns what cosign called its flags once, and still takes. In its first
+// version a key in a KMS had a flag of its own, which makesKeys leaves to the command
+// that makes one.
+func formerNames(makesKeys bool) func(*pflag.FlagSet, string) pflag.NormalizedName {
+	former := map[string]string{
+		"cert": "certificate", "cert-chain": "certificate-chain", "cert-identity": "certificate-identity",
+		"cert-oidc-issuer": "certificate-oidc-issuer", "output-cert": "output-certificate",
 	}
-	return pflag.NormalizedName(name)
+	if !makesKeys {
+		former["kms"] = "key"
+	}
+	return func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if today, ok := former[name]; ok {
+			name = today
+		}
+		return pflag.NormalizedName(name)
+	}
 }
 
 func (f cosignFlag) register(flags *pflag.FlagSet) {
@@ -146,17 +224,18 @@ func (f cosignFlag) register(flags *pflag.FlagSet) {
 	flags.Lookup(f.name).Hidden = true
 }
 
-// refuseLater returns an error for what cosign would do and is not done here.
-func refuseLater(cmd *cobra.Command) error {
-	for _, f := range cosignFlags() {
-		if f.accepted || !slices.Contains(f.on, cmd.Name()) {
-			continue
-		}
-		if cmd.Flag(f.name).Value.String() != f.harmless {
-			return fmt.Errorf("%s is not supported yet", f.asked())
+// refuseUnread returns an error for what cosign would do and is not done here.
+func refuseUnread(flags *pflag.FlagSet, unread []cosignFlag) error {
+	for _, f := range unread {
+		if f.why != "" && flags.Lookup(f.name).Value.String() != f.harmless {
+			return f.refusal()
 		}
 	}
 	return nil
+}
+
+func (f cosignFlag) refusal() error {
+	return errors.New(f.asked() + " is not supported: " + f.why)
 }
 
 // asked is the flag as it asks for something.

@@ -68,6 +68,7 @@ func newDownloadCommand() *cobra.Command {
 	}
 	old.imageFlags.register(cmd, 3*time.Minute)
 	cmd.AddCommand(newDownloadSignature(), newDownloadAttestation(), newDownloadSBOM())
+	registerCosignFlags(cmd, "download signature")
 	return cmd
 }
 
@@ -87,6 +88,7 @@ Exit code 0: printed; 1: there are none; 2: misuse; 3: could not tell.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.signatures(cmd, args[0]) },
 	}
 	f.imageFlags.register(cmd, 3*time.Minute)
+	registerCosignFlags(cmd, "download signature")
 	return cmd
 }
 
@@ -108,6 +110,7 @@ not tell.`,
 	f.imageFlags.register(cmd, 3*time.Minute)
 	f.registerPlatform(cmd, "of what an index lists for this `PLATFORM`")
 	cmd.Flags().StringVar(&f.predicate, "predicate-type", "", "only those of this `TYPE`: a URI, or cosign's word for it")
+	registerCosignFlags(cmd, "download attestation")
 	return cmd
 }
 
@@ -128,6 +131,7 @@ Exit code 0: printed; 1: there is none; 2: misuse; 3: could not tell.`,
 	f.imageFlags.register(cmd, 3*time.Minute)
 	f.registerPlatform(cmd, "of what an index lists for this `PLATFORM`")
 	cmd.Flags().StringVar(&f.layer, "digest", "", "of several, the one with this `DIGEST`")
+	registerCosignFlags(cmd, "download sbom")
 	return cmd
 }
 

@@ -31,6 +31,7 @@ Exit code 0: printed; 2: misuse, or an image that is not there; 3: could not tel
 	}
 	f.register(cmd, 3*time.Minute)
 	cmd.Flags().StringSliceVarP(&f.list, "annotations", "a", nil, "key=value to be signed along")
+	registerCosignFlags(cmd, "generate")
 	return cmd
 }
 

@@ -7,45 +7,94 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"vidimus/signer"
+	"vidimus/signer/kms"
 )
 
 func newGenerateKeyPairCommand() *cobra.Command {
-	var prefix, kms string
+	var prefix, service string
+	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "generate-key-pair",
-		Short: "Make a key pair to sign with: cosign.key, cosign.pub",
+		Short: "Make a key pair to sign with: cosign.key, cosign.pub, or a key in a KMS",
 		Long: `Make a key pair (ECDSA, P-256) as cosign does, for cosign to read as well.
 
 The private key is encrypted with a password: COSIGN_PASSWORD, or one that is
 asked for on the terminal, or else all of standard input, line breaks included.
-Files that exist are overwritten only when a person says so on a terminal.`,
+Files that exist are overwritten only when a person says so on a terminal.
+
+With --kms the key is made in a key management service, which keeps the private half,
+and only the public one is written. A key that is there already is kept, and its public
+half written. AWS wants an alias (awskms:///alias/NAME).`,
 		Example: `  vidimus generate-key-pair
-  COSIGN_PASSWORD=... vidimus generate-key-pair --output-key-prefix release`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("storing keys elsewhere than in files (%s) is not supported yet", args[0])
-			}
-			return nil
-		},
+  COSIGN_PASSWORD=... vidimus generate-key-pair --output-key-prefix release
+  vidimus generate-key-pair --kms awskms:///alias/release --output-key-prefix release`,
+		Args: noKeyStore,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if kms != "" {
-				return misuse(errors.New("--kms is not supported yet"))
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			if service != "" {
+				return generateInKMS(ctx, newPrompter(cmd), service, prefix+".pub")
 			}
-			return generateKeyPair(cmd, newPrompter(cmd), prefix+".key", prefix+".pub")
+			return generateKeyPair(ctx, newPrompter(cmd), prefix+".key", prefix+".pub")
 		},
 	}
 	cmd.Flags().StringVar(&prefix, "output-key-prefix", "cosign", "write PREFIX.key and PREFIX.pub")
-	cmd.Flags().StringVar(&kms, "kms", "", "")
-	cmd.Flag("kms").Hidden = true
+	cmd.Flags().StringVar(&service, "kms", "", "make the key in a KMS, under this `URI`")
+	cmd.Flags().DurationVarP(&timeout, "timeout", "t", 3*time.Minute, "give up after this time")
+	registerCosignFlags(cmd, "generate-key-pair")
 	return cmd
 }
 
-func generateKeyPair(cmd *cobra.Command, p prompter, keyPath, pubPath string) error {
-	overwrite, err := mayOverwrite(cmd.Context(), p, keyPath, pubPath)
+// noKeyStore refuses the places where cosign puts keys besides files.
+func noKeyStore(_ *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	scheme, _, ok := strings.Cut(args[0], "://")
+	switch {
+	case !ok:
+		return fmt.Errorf("generate-key-pair takes no arguments, and %q is one", args[0])
+	case scheme == "k8s":
+		return errors.New("keys are not stored in Kubernetes from here: write files, and make a secret of them with kubectl create secret generic")
+	case scheme == "github", scheme == "gitlab":
+		return fmt.Errorf("keys are not stored at %s from here: write files, and make a CI variable of them with its own tool", scheme)
+	}
+	return fmt.Errorf("%s: a key is made in files, or with --kms in a KMS", args[0])
+}
+
+// generateInKMS makes a key in a KMS. Whether its public half may be written is asked
+// before.
+func generateInKMS(ctx context.Context, p prompter, service, path string) error {
+	if err := kms.Check(service); err != nil {
+		return misuse(fmt.Errorf("--kms: %w", err))
+	}
+	overwrite, err := mayOverwrite(ctx, p, path)
+	if err != nil {
+		return err
+	}
+	created, err := kms.Create(ctx, service)
+	if err != nil {
+		return fmt.Errorf("--kms: %w", err)
+	}
+	public, err := signer.EncodePublicKey(created)
+	if err != nil {
+		return err
+	}
+	if err := signer.WriteFiles(overwrite, signer.OutputFile{Path: path, Data: public, Mode: 0o644}); err != nil {
+		return misuse(fmt.Errorf("the key is made, and its public half is not written (vidimus public-key --key %s prints it): %w", service, err))
+	}
+	fmt.Fprintln(p.out, "Public key written to", path)
+	return nil
+}
+
+func generateKeyPair(ctx context.Context, p prompter, keyPath, pubPath string) error {
+	overwrite, err := mayOverwrite(ctx, p, keyPath, pubPath)
 	if err != nil {
 		return err
 	}
@@ -53,12 +102,12 @@ func generateKeyPair(cmd *cobra.Command, p prompter, keyPath, pubPath string) er
 	if err != nil {
 		return err
 	}
-	return writeKeyPair(cmd, p, key, overwrite, keyPath, pubPath)
+	return writeKeyPair(ctx, p, key, overwrite, keyPath, pubPath)
 }
 
 // writeKeyPair writes a key pair under a password that is asked for.
-func writeKeyPair(cmd *cobra.Command, p prompter, key crypto.Signer, overwrite bool, keyPath, pubPath string) error {
-	password, err := p.password(cmd.Context(), true)
+func writeKeyPair(ctx context.Context, p prompter, key crypto.Signer, overwrite bool, keyPath, pubPath string) error {
+	password, err := p.password(ctx, true)
 	if err != nil {
 		return err
 	}

@@ -40,12 +40,13 @@ its public key beside it.`,
 					return err
 				}
 			}
-			return writeKeyPair(cmd, p, imported, overwrite, prefix+".key", prefix+".pub")
+			return writeKeyPair(cmd.Context(), p, imported, overwrite, prefix+".key", prefix+".pub")
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&key, "key", "k", "", "private key `FILE` to import")
 	flags.StringVarP(&prefix, "output-key-prefix", "o", "import-cosign", "write PREFIX.key and PREFIX.pub")
 	flags.BoolVarP(&yes, "yes", "y", false, "overwrite files that exist")
+	registerCosignFlags(cmd, "import-key-pair")
 	return cmd
 }

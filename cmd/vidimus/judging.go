@@ -29,7 +29,7 @@ func (f *judgingFlags) register(cmd *cobra.Command, output string) {
 	flags.DurationVarP(&f.timeout, "timeout", "t", 3*time.Minute, "give up after this time")
 	f.registryFlags.register(cmd)
 	cmd.Flag("allow-insecure-registry").Hidden = true // it is refused where there is a certificate
-	registerCosignFlags(cmd)
+	registerCosignFlags(cmd, cmd.Name())
 }
 
 // takesImages is the Args of a command about images.
@@ -44,9 +44,6 @@ func takesImages(_ *cobra.Command, args []string) error {
 func (f *judgingFlags) refuse(cmd *cobra.Command) error {
 	if f.output != "json" && f.output != "text" {
 		return misuse(fmt.Errorf("unknown output %q: want json or text", f.output))
-	}
-	if err := refuseLater(cmd); err != nil {
-		return misuse(err)
 	}
 	return nil
 }

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spf13/cobra"
-
 	"vidimus/signer"
 )
 
@@ -115,9 +113,7 @@ func TestGenerateKeyPairNeverOverwritesUnasked(t *testing.T) {
 	secret := "hunter2"
 	var out bytes.Buffer
 	generate := func(p prompter) (string, error) {
-		cmd := new(cobra.Command)
-		cmd.SetContext(t.Context())
-		err := generateKeyPair(cmd, p, "k.key", "k.pub")
+		err := generateKeyPair(t.Context(), p, "k.key", "k.pub")
 		key, readErr := os.ReadFile("k.key")
 		if readErr != nil {
 			t.Fatal(readErr)
@@ -150,9 +146,7 @@ func TestGenerateKeyPairNeverOverwritesUnasked(t *testing.T) {
 		if err := os.Rename("k.key", "old.key"); err != nil {
 			t.Fatal(err)
 		}
-		cmd := new(cobra.Command)
-		cmd.SetContext(t.Context())
-		err := generateKeyPair(cmd, piped(&out, "", &secret), "k.key", "k.pub")
+		err := generateKeyPair(t.Context(), piped(&out, "", &secret), "k.key", "k.pub")
 		if err == nil || !strings.Contains(err.Error(), "k.pub exists already") {
 			t.Errorf("error %v", err)
 		}
@@ -179,10 +173,17 @@ func TestGenerateKeyPairNeverOverwritesUnasked(t *testing.T) {
 
 func TestGenerateKeyPairRefusesOtherPlaces(t *testing.T) {
 	isolate(t)
-	for _, args := range [][]string{{"k8s://ns/name"}, {"--kms", "awskms:///alias"}} {
+	for want, args := range map[string][]string{
+		"kubectl create secret":                     {"k8s://ns/name"},
+		"not stored at gitlab":                      {"gitlab://group/project"},
+		"with --kms in a KMS":                       {"hashivault://release"},
+		"takes no arguments":                        {"release"},
+		"--kms: awskms:///alias: kms specification": {"--kms", "awskms:///alias"},
+		"--kms: pkcs11:x: not a key":                {"--kms", "pkcs11:x"},
+	} {
 		var out output
 		code, err := out.execute(t.Context(), newGenerateKeyPairCommand(), strings.NewReader(""), args...)
-		if code != exitMisuse || !strings.Contains(err.Error(), "not supported yet") {
+		if code != exitMisuse || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: exit %d, %v", args, code, err)
 		}
 	}

@@ -24,9 +24,6 @@ func newPublicKeyCommand() *cobra.Command {
   vidimus public-key --key env://COSIGN_PRIVATE_KEY --outfile cosign.pub`,
 		Args: takesNothing,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := refuseLater(cmd); err != nil {
-				return misuse(err)
-			}
 			half, err := publicHalf(cmd, key)
 			if err != nil {
 				return err
@@ -48,7 +45,7 @@ func newPublicKeyCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&key, "key", "", "private key: file, KMS URI, or env://NAME")
 	cmd.Flags().StringVar(&outfile, "outfile", "", "write the public key to this file instead of standard output")
-	registerCosignFlags(cmd)
+	registerCosignFlags(cmd, "public-key")
 	return cmd
 }
 

@@ -93,7 +93,7 @@ func (s *pushSigner) claims(ctx context.Context, r proxy.SignRequest, subject pr
 	here := registryRepository{s.registry.client, repository}
 	authority := verifier.Authority{Name: "signer", Keys: []verifier.Key{s.key}}
 	found := r.Annotations
-	verifier.Verify(ctx, direct{here, here}, verifier.Subject{Repository: r.Repository, Digest: subject.Digest},
+	verifier.Verify(ctx, direct{image: here, evidence: here}, verifier.Subject{Repository: r.Repository, Digest: subject.Digest},
 		[]verifier.Authority{authority}, verifier.Sources(), func(all []verifier.Evidence) bool {
 			for _, e := range all {
 				if signed, ok := sameClaims(e, r, subject); ok {

@@ -259,7 +259,7 @@ type signed struct {
 func (p *pushing) signatures(repository string, digest v1.Hash) []signed {
 	p.Helper()
 	here := registryRepository{p.revision.Clients["local"], repository}
-	report := verifier.Verify(context.Background(), direct{here, here}, verifier.Subject{Repository: repository, Digest: digest},
+	report := verifier.Verify(context.Background(), direct{image: here, evidence: here}, verifier.Subject{Repository: repository, Digest: digest},
 		[]verifier.Authority{{Name: "release", Keys: []verifier.Key{p.key}}}, verifier.Tags(), nil)
 	var found []signed
 	for _, e := range report.Evidence {

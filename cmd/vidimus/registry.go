@@ -17,25 +17,10 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/spf13/cobra"
 
 	"vidimus/proxy/upstream"
 	"vidimus/verifier"
 )
-
-// registryFlags are how a command reaches a registry that a person named, with
-// the names and meanings that they have in cosign.
-type registryFlags struct {
-	allowHTTP, insecure bool
-	caFile              string
-}
-
-func (f *registryFlags) register(cmd *cobra.Command) {
-	flags := cmd.Flags()
-	flags.BoolVar(&f.allowHTTP, "allow-http-registry", false, "speak plain HTTP to a registry that has no TLS")
-	flags.BoolVar(&f.insecure, "allow-insecure-registry", false, "do not check the registry's certificate")
-	flags.StringVar(&f.caFile, "registry-cacert", "", "PEM `FILE` of authorities to trust for the registry, besides the system's")
-}
 
 func (f *registryFlags) nameOptions() []name.Option {
 	if f.allowHTTP {
@@ -44,21 +29,12 @@ func (f *registryFlags) nameOptions() []name.Option {
 	return nil
 }
 
-// authorities returns what --registry-cacert names, nil without it.
-func (f *registryFlags) authorities() ([]byte, error) {
-	if f.caFile == "" {
-		return nil, nil
-	}
-	ca, err := os.ReadFile(f.caFile)
-	if err != nil {
-		return nil, misuse(fmt.Errorf("--registry-cacert: %w", err))
-	}
-	return ca, nil
-}
-
 // upstreamOf returns a client for the registry of a reference, with the
-// credentials of docker. It checks every certificate.
+// credentials of the flags, or docker's. It checks every certificate.
 func (f *registryFlags) upstreamOf(ctx context.Context, registry name.Registry) (*upstream.Client, error) {
+	if err := f.check(); err != nil {
+		return nil, err
+	}
 	ca, err := f.authorities()
 	if err != nil {
 		return nil, err
@@ -67,11 +43,21 @@ func (f *registryFlags) upstreamOf(ctx context.Context, registry name.Registry) 
 	if f.insecure && !strings.HasPrefix(url, "http://") {
 		return nil, misuse(errors.New("--allow-insecure-registry: certificates are always checked; name the registry's authority with --registry-cacert"))
 	}
+	pair, err := f.certificate()
+	if err != nil {
+		return nil, err
+	}
+	credentials, err := f.upstreamCredentials(registry)
+	if err != nil {
+		return nil, err
+	}
 	client, err := upstream.New(upstream.Config{
 		CA:          ca,
+		Certificate: pair,
+		ServerName:  f.serverName,
 		Name:        registryName(registry),
 		URL:         url,
-		Credentials: upstream.DockerConfig(""),
+		Credentials: credentials,
 		Proxy:       http.ProxyFromEnvironment,
 		UserAgent:   "vidimus/" + version(),
 	})
@@ -133,6 +119,7 @@ func canonicalName(image name.Reference) string {
 type direct struct {
 	image    registryRepository
 	evidence registryRepository // where signatures are: the same, or COSIGN_REPOSITORY
+	flags    *registryFlags
 }
 
 // registryRepository is one repository of one registry.
@@ -145,7 +132,7 @@ type registryRepository struct {
 // are referrers, and the image itself.
 func (d direct) Manifest(ctx context.Context, _, reference string) ([]byte, error) {
 	byDigest := strings.Contains(reference, ":")
-	content, _, _, err := d.evidence.client.Manifest(ctx, d.evidence.repository, reference, v1.Hash{})
+	content, _, _, err := d.evidence.client.Manifest(ctx, d.evidence.repository, d.flags.tagged(reference), v1.Hash{})
 	if byDigest && d.evidence != d.image && errors.Is(err, fs.ErrNotExist) {
 		content, _, _, err = d.image.client.Manifest(ctx, d.image.repository, reference, v1.Hash{})
 	}
@@ -199,7 +186,7 @@ func (f *registryFlags) openDirect(ctx context.Context, image name.Reference) (d
 	here := registryRepository{client, image.Context().RepositoryStr()}
 	value := os.Getenv("COSIGN_REPOSITORY")
 	if value == "" {
-		return direct{here, here}, client.Close, nil
+		return direct{here, here, f}, client.Close, nil
 	}
 	elsewhere, err := name.NewRepository(value)
 	if err != nil {
@@ -211,7 +198,7 @@ func (f *registryFlags) openDirect(ctx context.Context, image name.Reference) (d
 		client.Close()
 		return direct{}, nil, misuse(fmt.Errorf("COSIGN_REPOSITORY: %w", err))
 	}
-	return direct{here, registryRepository{other, elsewhere.RepositoryStr()}}, func() { client.Close(); other.Close() }, nil
+	return direct{here, registryRepository{other, elsewhere.RepositoryStr()}, f}, func() { client.Close(); other.Close() }, nil
 }
 
 func sha256Of(content []byte) v1.Hash {

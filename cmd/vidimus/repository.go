@@ -13,13 +13,13 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"vidimus/carrier"
+	"vidimus/signer"
 	"vidimus/verifier"
 )
 
@@ -37,6 +37,7 @@ const (
 type repository struct {
 	name.Repository
 	client *http.Client
+	flags  *registryFlags
 }
 
 // repository returns a client for repo that has the right to pull, and to push where
@@ -47,9 +48,9 @@ func (f *writerFlags) repository(ctx context.Context, repo name.Repository, writ
 	if err != nil {
 		return nil, err
 	}
-	auth, err := authn.Resolve(ctx, authn.DefaultKeychain, repo)
+	auth, err := f.credentials(ctx, repo)
 	if err != nil {
-		return nil, fmt.Errorf("credentials for %s: %w", repo.RegistryStr(), err)
+		return nil, err
 	}
 	action := transport.PullScope
 	if writes {
@@ -65,7 +66,7 @@ func (f *writerFlags) repository(ctx context.Context, repo name.Repository, writ
 	if err != nil {
 		return nil, err
 	}
-	return &repository{repo, &http.Client{Transport: t}}, nil
+	return &repository{repo, &http.Client{Transport: t}, &f.registryFlags}, nil
 }
 
 // Name implements carrier.Place.
@@ -127,7 +128,7 @@ func (r *repository) Manifest(ctx context.Context, reference string) (carrier.Ma
 	var m carrier.Manifest
 	accept := append(manifestTypes(), "application/vnd.oci.artifact.manifest.v1+json")
 	header := http.Header{"Accept": {strings.Join(accept, ", ")}}
-	err := r.get(ctx, r.url("manifests/"+reference), header, func(resp *http.Response) (err error) {
+	err := r.get(ctx, r.url("manifests/"+r.flags.tagged(reference)), header, func(resp *http.Response) (err error) {
 		m.MediaType = types.MediaType(resp.Header.Get("Content-Type"))
 		m.Data, err = io.ReadAll(io.LimitReader(resp.Body, carrier.MaxManifestSize+1))
 		return err
@@ -315,7 +316,7 @@ func (r *repository) beginUpload(ctx context.Context, digest v1.Hash, from carri
 func (r *repository) PutManifest(ctx context.Context, reference string, m carrier.Manifest) (took bool, err error) {
 	put := func() error {
 		header := http.Header{"Content-Type": {string(m.MediaType)}}
-		resp, err := r.do(ctx, http.MethodPut, r.url("manifests/"+reference), header, bytes.NewReader(m.Data), int64(len(m.Data)))
+		resp, err := r.do(ctx, http.MethodPut, r.url("manifests/"+r.flags.tagged(reference)), header, bytes.NewReader(m.Data), int64(len(m.Data)))
 		if err != nil {
 			return err
 		}
@@ -331,10 +332,10 @@ func (r *repository) PutManifest(ctx context.Context, reference string, m carrie
 }
 
 // Delete deletes what reference, a tag or a digest, names. The error matches
-// fs.ErrNotExist when there is no such thing, and errNoDelete when the registry
+// fs.ErrNotExist when there is no such thing, and signer.ErrNoDelete when the registry
 // deletes nothing.
 func (r *repository) Delete(ctx context.Context, reference string) error {
-	resp, err := r.do(ctx, http.MethodDelete, r.url("manifests/"+reference), nil, nil, 0)
+	resp, err := r.do(ctx, http.MethodDelete, r.url("manifests/"+r.flags.tagged(reference)), nil, nil, 0)
 	if err != nil {
 		return err
 	}
@@ -345,12 +346,10 @@ func (r *repository) Delete(ctx context.Context, reference string) error {
 	}
 	refusals := []int{http.StatusMethodNotAllowed, http.StatusNotImplemented, http.StatusBadRequest}
 	if slices.Contains(refusals, resp.StatusCode) {
-		return fmt.Errorf("%w: %w", errNoDelete, err)
+		return fmt.Errorf("%w: %w", signer.ErrNoDelete, err)
 	}
 	return told(err)
 }
-
-var errNoDelete = errors.New("the registry refuses to delete")
 
 // verifierRegistry makes a repository one that the verifier reads, whatever name it
 // has for it.

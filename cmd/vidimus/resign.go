@@ -82,8 +82,8 @@ func (f *resignFlags) run(cmd *cobra.Command, repositories []string) error {
 	if err := checkOutput(f.output); err != nil {
 		return err
 	}
-	if err := f.refuse(); err != nil {
-		return err
+	if f.tagPrefix != "" {
+		return misuse(errors.New("--attachment-tag-prefix is not supported: signatures are found by their tags, which have no prefix"))
 	}
 	if f.from == "" {
 		return misuse(errors.New("say which key signed so far with --from"))

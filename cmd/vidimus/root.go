@@ -122,7 +122,6 @@ func newRootCommand() *cobra.Command {
 	for _, name := range laterCommands() {
 		root.AddCommand(newLaterCommand(name))
 	}
-	knowGlobals(root)
 	refuseUnknownTopics(root)
 	markRunErrors(root)
 	return root

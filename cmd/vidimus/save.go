@@ -43,6 +43,7 @@ done.`,
 	f.registerPlatform(cmd, "save only what an index lists for this `PLATFORM`, as linux/arm64")
 	cmd.Flags().StringVar(&f.dir, "dir", "", "the `DIRECTORY`")
 	cmd.Flags().StringVarP(&f.output, "output", "o", "text", "text or json")
+	registerCosignFlags(cmd, "save")
 	return cmd
 }
 
@@ -110,6 +111,7 @@ Exit code 0: loaded; 1: the directory holds something else than its names say;
 	flags.StringVar(&f.dir, "dir", "", "the `DIRECTORY`")
 	flags.BoolVarP(&f.force, "force", "f", false, "move the tag when it names another image")
 	flags.StringVarP(&f.output, "output", "o", "text", "text or json")
+	registerCosignFlags(cmd, "load")
 	return cmd
 }
 

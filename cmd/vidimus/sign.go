@@ -21,9 +21,11 @@ type signFlags struct {
 	payloadFlags
 	signedByFlags
 	formatFlag
-	annotations []string
-	identities  []string
-	recursive   bool
+	bundleFlag
+	annotations       []string
+	identities        []string
+	recursive         bool
+	outputCertificate string
 }
 
 func newSignCommand() *cobra.Command { return new(signFlags).command() }
@@ -36,12 +38,14 @@ func (f *signFlags) command() *cobra.Command {
 in COSIGN_REPOSITORY: under the tag sha256-<hex>.sig, which podman and every
 cosign read, and as a sigstore bundle that refers to the image, which cosign v3
 looks for first. --format chooses one. Signatures that are there already are
-kept.
+kept. --bundle FILE writes the bundle to a file as well; with --upload=false nothing
+is attached.
 
-With --key the key in a file, a KMS or the environment signs. With
---identity-token nobody's key does: one is made, certified by Fulcio for whoever
-the token is of, and forgotten. Neither log nor timestamp authority is asked
-unless a flag asks for it.
+With --key the key in a file, a KMS or the environment signs. Without it nobody's
+key does: one is made, certified by Fulcio for whoever an identity token is of,
+and forgotten. The token is that of --identity-token, of SIGSTORE_ID_TOKEN, of a
+GitHub workflow, or of a person who signs in with a browser. Neither log nor
+timestamp authority is asked unless a flag asks for it, and without a key one must.
 
 A tag is resolved once and the digest is signed: name images by digest, or the
 tag may have moved since you looked at it. The password of the key is taken
@@ -54,7 +58,7 @@ Exit code 0: signed, and read again; 2: misuse; 3: it could not be done.`,
 		Example: `  vidimus sign --key cosign.key ghcr.io/acme/web@sha256:...
   vidimus sign --key cosign.key -a env=prod --recursive ghcr.io/acme/web:v1
   vidimus sign --key awskms:///alias/release ghcr.io/acme/web@sha256:...
-  vidimus sign --identity-token token --tlog-upload ghcr.io/acme/web@sha256:...`,
+  vidimus sign --tlog-upload ghcr.io/acme/web@sha256:...`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return errors.New("name at least one image")
@@ -71,14 +75,14 @@ Exit code 0: signed, and read again; 2: misuse; 3: it could not be done.`,
 	f.payloadFlags.register(cmd)
 	f.signedByFlags.register(cmd)
 	f.formatFlag.register(cmd)
-	registerCosignFlags(cmd)
+	f.bundleFlag.register(cmd)
+	f.registerRecordTime(cmd)
+	flags.StringVar(&f.outputCertificate, "output-certificate", "", "write the certificate, or else the public key, to `FILE`")
+	registerCosignFlags(cmd, "sign")
 	return cmd
 }
 
 func (f *signFlags) run(cmd *cobra.Command, images []string) error {
-	if err := refuseLater(cmd); err != nil {
-		return misuse(err)
-	}
 	annotations, err := parseAnnotations(f.annotations)
 	if err != nil {
 		return misuse(err)
@@ -89,7 +93,7 @@ func (f *signFlags) run(cmd *cobra.Command, images []string) error {
 			return misuse(err)
 		}
 	}
-	if err := f.refuse(f.key, signedBy{}, nil); err != nil {
+	if err := f.refuseEarly(len(images)); err != nil {
 		return misuse(err)
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
@@ -102,7 +106,7 @@ func (f *signFlags) run(cmd *cobra.Command, images []string) error {
 	if err != nil {
 		return misuse(err)
 	}
-	if err := f.refuse(f.key, by, formats); err != nil {
+	if err := f.refusePayload(by, formats); err != nil {
 		return misuse(err)
 	}
 	for i, ref := range refs {
@@ -113,7 +117,7 @@ func (f *signFlags) run(cmd *cobra.Command, images []string) error {
 			return err
 		}
 	}
-	return nil
+	return f.writeCertificate(cmd, by)
 }
 
 func warnTag(w io.Writer, image string) {
@@ -134,19 +138,39 @@ func (f *signFlags) sign(ctx context.Context, cmd *cobra.Command, by signedBy, f
 	if err != nil {
 		return notThere(err)
 	}
-	if f.asked() {
-		return f.signPayloads(ctx, cmd, by, place.registry, f.requests(ref, place.repository, subjects, annotations))
+	requests := f.requests(ref, place.repository, subjects, annotations)
+	if f.asked(formats) {
+		return f.signPayloads(ctx, cmd, by, place.registry, requests)
+	}
+	if err := f.bundleFlag.refuse(formats, len(requests)); err != nil {
+		return misuse(err)
+	}
+	if !f.uploads() {
+		return f.sealEach(ctx, cmd, by, requests)
 	}
 	fmt.Fprintln(cmd.ErrOrStderr(), "Pushing signature to:", place.repository.Name())
-	results, err := s.Sign(ctx, f.requests(ref, place.repository, subjects, annotations)...)
+	results, err := s.Sign(ctx, requests...)
 	if err != nil {
 		return err
 	}
-	report(cmd.ErrOrStderr(), "signed", results)
+	report(cmd.ErrOrStderr(), &f.registryFlags, "signed", results)
+	if err := f.writeResult(cmd, results); err != nil {
+		return err
+	}
 	return verifyCommand{
 		command: []string{"cosign", "verify"}, by: by, flags: &f.signedByFlags, registry: &f.registryFlags,
 		annotations: annotations, what: ref.Context().Name() + "@" + subjects[0].Digest.String(),
 	}.print(cmd.OutOrStdout())
+}
+
+// sealEach makes bundles and attaches none.
+func (f *signFlags) sealEach(ctx context.Context, cmd *cobra.Command, by signedBy, requests []signer.Request) error {
+	for _, request := range requests {
+		if err := f.sealOnly(ctx, cmd, by, request); err != nil {
+			return fmt.Errorf("%s: %w", request.Repository, err)
+		}
+	}
+	return nil
 }
 
 // place is where signatures go.
@@ -166,7 +190,7 @@ func (f *writerFlags) attacher(cmd *cobra.Command, by signedBy, formats []signer
 		return nil, place{}, err
 	}
 	config := by.config()
-	config.Registry, config.Formats, config.DockerMediaTypes = registry, formats, dockerMediaTypes()
+	config.Registry, config.Formats, config.DockerMediaTypes, config.RecordTime = registry, formats, dockerMediaTypes(), f.recordTime
 	if lock, err := hostLock(); err == nil {
 		config.Locker = lock
 	} else {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ type signBlobFlags struct {
 	output      string
 	certificate string
 	bundle      string
+	timestamp   string
 	newBundle   bool
 	b64         bool
 }
@@ -56,22 +58,23 @@ to standard output, or to --output-signature, in base64 unless --b64=false.`,
 	flags.StringVar(&f.output, "output", "", "the same")
 	flags.StringVar(&f.certificate, "output-certificate", "", "write the certificate of a keyless signature to this `FILE`")
 	flags.StringVar(&f.bundle, "bundle", "", "write all that verifies it to this `FILE`")
+	flags.StringVar(&f.timestamp, "rfc3161-timestamp", "", "write the timestamp of --timestamp-server-url to this `FILE`")
 	flags.BoolVar(&f.newBundle, "new-bundle-format", true, "write a sigstore bundle, and not that of cosign before v3")
 	flags.BoolVar(&f.b64, "b64", true, "write signature and certificate in base64")
 	flags.Lookup("output").Hidden = true
-	registerCosignFlags(cmd)
+	registerCosignFlags(cmd, "sign-blob")
 	return cmd
 }
 
 func (f *signBlobFlags) run(cmd *cobra.Command, path string) error {
-	if err := refuseLater(cmd); err != nil {
-		return misuse(err)
-	}
 	if f.signature != "" && f.output != "" {
 		return misuse(errors.New("--output and --output-signature are the same"))
 	}
 	if f.signature == "" {
 		f.signature = f.output
+	}
+	if f.timestamp != "" && f.stamper == "" && f.signingConfig == "" {
+		return misuse(errors.New("--rfc3161-timestamp: say whose timestamp with --timestamp-server-url"))
 	}
 	message, err := readBlob(cmd, path)
 	if err != nil {
@@ -132,6 +135,16 @@ func (f *signBlobFlags) write(cmd *cobra.Command, by signedBy, sealed signer.Sea
 			}
 		}
 		add("bundle", f.bundle, bundle)
+	}
+	if f.timestamp != "" {
+		if len(sealed.Proof.Timestamps) == 0 {
+			return misuse(errors.New("--rfc3161-timestamp: --signing-config names no timestamp authority"))
+		}
+		stamped, err := json.Marshal(struct{ SignedRFC3161Timestamp []byte }{sealed.Proof.Timestamps[0]})
+		if err != nil {
+			return err
+		}
+		add("timestamp", f.timestamp, stamped)
 	}
 	if f.certificate != "" && certificate != nil {
 		add("certificate", f.certificate, f.encode(certificate))

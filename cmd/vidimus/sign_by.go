@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,12 +26,12 @@ const (
 // signedByFlags say who signs, and who is to prove it, with the names and meanings that
 // they have in cosign.
 type signedByFlags struct {
-	key           string
-	identityToken string
-	fulcio        string
-	logUpload     bool
-	rekor         string
-	stamper       string
+	key string
+	identityFlags
+	fulcio    string
+	logUpload bool
+	rekor     string
+	stamperFlags
 	signingConfig string
 	trustedRoot   string
 	timeout       time.Duration
@@ -41,11 +40,11 @@ type signedByFlags struct {
 func (f *signedByFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.key, "key", "", "private key: file, KMS URI, or env://NAME")
-	flags.StringVar(&f.identityToken, "identity-token", "", "sign without a key, as whoever this `TOKEN` is of: the token, or a file that holds it (SIGSTORE_ID_TOKEN)")
+	f.identityFlags.register(cmd)
 	flags.StringVar(&f.fulcio, "fulcio-url", publicFulcio, "certificate authority for keyless signatures")
 	flags.BoolVar(&f.logUpload, "tlog-upload", false, "enter the signature in a transparency log (TLOG=1)")
 	flags.StringVar(&f.rekor, "rekor-url", cmp.Or(os.Getenv("REKOR_SERVER"), publicRekor), "the transparency log (REKOR_SERVER)")
-	flags.StringVar(&f.stamper, "timestamp-server-url", "", "get a timestamp from this RFC 3161 authority")
+	f.stamperFlags.register(cmd)
 	flags.StringVar(&f.signingConfig, "signing-config", "", "take these services from a signing_config.json `FILE`")
 	flags.StringVar(&f.trustedRoot, "trusted-root", "", "check what they gave against a trusted_root.json `FILE`")
 	flags.DurationVarP(&f.timeout, "timeout", "t", 3*time.Minute, "give up after this time")
@@ -67,16 +66,15 @@ func (f *signedByFlags) open(ctx context.Context, cmd *cobra.Command) (signedBy,
 		return signedBy{}, misuse(err)
 	}
 	by := signedBy{services: services}
-	token, err := f.token(cmd)
-	if err != nil {
+	if err := f.checkIdentity(f.key, cmd.Flags().Changed("identity-token")); err != nil {
 		return signedBy{}, misuse(err)
 	}
-	if token == "" {
+	if f.key != "" {
 		by.key, err = loadPrivateKey(ctx, newPrompter(cmd), f.key)
 		return by, err
 	}
 	if len(services.Logs)+len(services.Stampers) == 0 {
-		return signedBy{}, misuse(errors.New("a keyless signature is worth nothing without proof of when it was made, " +
+		return signedBy{}, misuse(errors.New("say which private key with --key. Without one (keyless) a signature is worth nothing unless it is proven when it was made, " +
 			"for its certificate lasts ten minutes: add --tlog-upload, --timestamp-server-url or --signing-config"))
 	}
 	if services.Authority == "" {
@@ -84,6 +82,10 @@ func (f *signedByFlags) open(ctx context.Context, cmd *cobra.Command) (signedBy,
 	}
 	if len(services.Logs) > 0 {
 		fmt.Fprintln(cmd.ErrOrStderr(), "note: the identity that signs, and the digest that is signed, will stand in a transparency log for ever")
+	}
+	token, err := f.token(ctx, cmd, cmp.Or(services.Issuer, f.issuer))
+	if err != nil {
+		return signedBy{}, err
 	}
 	if by.key, err = signer.GenerateKey(); err != nil {
 		return signedBy{}, err
@@ -95,47 +97,13 @@ func (f *signedByFlags) open(ctx context.Context, cmd *cobra.Command) (signedBy,
 	return by, err
 }
 
-// token is that of whoever signs without a key; empty with one.
-func (f *signedByFlags) token(cmd *cobra.Command) (string, error) {
-	given := cmd.Flags().Changed("identity-token")
-	if f.key != "" {
-		if given {
-			return "", errors.New("--key and --identity-token: one of them signs")
-		}
-		return "", nil
-	}
-	token := f.identityToken
-	if !given {
-		token = os.Getenv("SIGSTORE_ID_TOKEN")
-	}
-	if token == "" {
-		return "", errors.New("say which private key with --key; to sign without one (keyless), give an identity token with --identity-token or SIGSTORE_ID_TOKEN")
-	}
-	if strings.Count(token, ".") == 2 && !strings.ContainsAny(token, "/\\ ") {
-		return token, nil
-	}
-	if !given {
-		return "", errors.New("SIGSTORE_ID_TOKEN is not an identity token")
-	}
-	data, err := readBounded(token)
-	if err != nil {
-		return "", fmt.Errorf("--identity-token is neither a token nor a file that can be read: %w", withoutPath(err))
-	}
-	return strings.TrimSpace(string(data)), nil
-}
-
-// withoutPath keeps what may be a damaged token out of a message.
-func withoutPath(err error) error {
-	if path, ok := errors.AsType[*os.PathError](err); ok {
-		return path.Err
-	}
-	return err
-}
-
 // services are those that the flags name.
 func (f *signedByFlags) services(cmd *cobra.Command) (sigstore.Services, error) {
 	services, err := f.namedServices(cmd)
 	if err != nil {
+		return sigstore.Services{}, err
+	}
+	if services.Stamping, err = f.transport(); err != nil {
 		return sigstore.Services{}, err
 	}
 	if f.trustedRoot != "" {
@@ -166,7 +134,7 @@ func (f *signedByFlags) namedServices(cmd *cobra.Command) (sigstore.Services, er
 		}
 		return services, nil
 	}
-	for _, name := range []string{"fulcio-url", "rekor-url", "timestamp-server-url"} {
+	for _, name := range []string{"fulcio-url", "rekor-url", "timestamp-server-url", "oidc-issuer"} {
 		if flags.Changed(name) {
 			return sigstore.Services{}, fmt.Errorf("--signing-config and --%s: one of them names the services", name)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -78,46 +79,75 @@ func TestServicesAreThoseThatAreAskedFor(t *testing.T) {
 	}
 }
 
+// nowhere is an issuer that nobody is at.
+const nowhere = "http://127.0.0.1:1"
+
 func TestWhoSignsWithoutAKey(t *testing.T) {
 	isolate(t)
 	writeFile(t, "token", "e30.e30.c2ln\n")
 	for name, tt := range map[string]struct {
 		env  string
 		args []string
-		want string
 	}{
-		"a token":          {"", []string{"--identity-token", "e30.e30.c2ln"}, "e30.e30.c2ln"},
-		"a file":           {"", []string{"--identity-token", "token"}, "e30.e30.c2ln"},
-		"the environment":  {"e30.e30.c2ln", nil, "e30.e30.c2ln"},
-		"a flag before it": {"x.y.z", []string{"--identity-token", "token"}, "e30.e30.c2ln"},
-		"a key before it":  {"x.y.z", []string{"--key", "k"}, ""},
+		"a token":            {"", []string{"--identity-token", "e30.e30.c2ln"}},
+		"a file":             {"", []string{"--identity-token", "token"}},
+		"the environment":    {"e30.e30.c2ln", nil},
+		"and by its name":    {"e30.e30.c2ln", []string{"--oidc-provider", "envvar"}},
+		"a flag before it":   {"x.y.z", []string{"--identity-token", "token"}},
+		"a flag by itself":   {"x.y.z", []string{"--identity-token", "token", "--oidc-disable-ambient-providers"}},
+		"what the flow says": {"", []string{"--identity-token", "token", "--fulcio-auth-flow", "token"}},
 	} {
 		t.Setenv("SIGSTORE_ID_TOKEN", tt.env)
 		var f signedByFlags
-		if got, err := f.token(withFlags(t, &f, tt.args...)); err != nil || got != tt.want {
+		if got, err := f.token(t.Context(), withFlags(t, &f, tt.args...), nowhere); err != nil || got != "e30.e30.c2ln" {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
 	}
-	t.Setenv("SIGSTORE_ID_TOKEN", "")
-	for want, args := range map[string][]string{
-		"keyless":                    nil,
-		"--key and --identity-token": {"--key", "k", "--identity-token", "token"},
-		"neither a token nor a file": {"--identity-token", "damaged-token"},
+	for want, tt := range map[string]struct {
+		env  string
+		args []string
+	}{
+		"neither a token nor a file":  {"", []string{"--identity-token", "damaged-token"}},
+		"SIGSTORE_ID_TOKEN is not":    {"damaged-token", nil},
+		"github-actions: there is no": {"x.y.z", []string{"--oidc-provider", "github-actions"}},
+		"OpenID issuer " + nowhere:    {"", nil},
+		"issuer " + nowhere:           {"x.y.z", []string{"--oidc-disable-ambient-providers"}},
+		nowhere:                       {"x.y.z", []string{"--fulcio-auth-flow", "device"}},
+		"--oidc-client-secret-file":   {"", []string{"--oidc-client-secret-file", "missing"}},
 	} {
+		t.Setenv("SIGSTORE_ID_TOKEN", tt.env)
 		var f signedByFlags
-		if _, err := f.token(withFlags(t, &f, args...)); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "damaged-token") {
-			t.Errorf("%v: %v", args, err)
+		if _, err := f.token(t.Context(), withFlags(t, &f, tt.args...), nowhere); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "damaged-token") {
+			t.Errorf("%v: %v, want %q", tt.args, err, want)
 		}
 	}
+	t.Setenv("SIGSTORE_ID_TOKEN", "")
+	t.Setenv("BUILDKITE_AGENT_ACCESS_TOKEN", "x")
+	var f signedByFlags
+	if _, err := f.token(t.Context(), withFlags(t, &f), nowhere); err == nil || !strings.Contains(err.Error(), "buildkite-agent oidc request-token") {
+		t.Errorf("at Buildkite: %v", err)
+	}
+}
+
+func TestFlagsAboutIdentitiesThatAreRefused(t *testing.T) {
+	isolate(t)
+	writeFile(t, "no-ca.json", signingConfig[:strings.Index(signingConfig, `"caUrls"`)]+signingConfig[strings.Index(signingConfig, `"rekorTlogUrls"`):])
 	for want, args := range map[string][]string{
-		"ten minutes":              nil,
-		"no certificate authority": {"--signing-config", "no-ca.json"},
+		"--key and --identity-token":                             {"--key", "k", "--identity-token", "x.y.z"},
+		"say which private key with --key":                       nil,
+		"ten minutes":                                            {"--identity-token", "x.y.z"},
+		"no certificate authority":                               {"--signing-config", "no-ca.json", "--identity-token", "x.y.z"},
+		"give the token with --identity-token":                   {"--fulcio-auth-flow", "token"},
+		`--fulcio-auth-flow "oob"`:                               {"--fulcio-auth-flow", "oob"},
+		"spire-agent":                                            {"--oidc-provider", "spiffe"},
+		"gcloud auth print-identity-token --audiences=sigstore)": {"--oidc-provider", "google"},
+		`--oidc-provider "travis"`:                               {"--oidc-provider", "travis"},
+		"contradict":                                             {"--oidc-provider", "envvar", "--oidc-disable-ambient-providers"},
 	} {
-		writeFile(t, "no-ca.json", signingConfig[:strings.Index(signingConfig, `"caUrls"`)]+signingConfig[strings.Index(signingConfig, `"rekorTlogUrls"`):])
-		f := signedByFlags{}
-		cmd := withFlags(t, &f, append(args, "--identity-token", "token")...)
-		if _, err := f.open(t.Context(), cmd); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v: %v", args, err)
+		var f signedByFlags
+		_, err := f.open(t.Context(), withFlags(t, &f, args...))
+		if exit, ok := errors.AsType[*exitError](err); !ok || exit.code != exitMisuse || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want %q", args, err, want)
 		}
 	}
 }

@@ -33,24 +33,52 @@ func (f *payloadFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.outputPayload, "output-payload", "", "write the payload to `FILE`")
 }
 
-// asked reports whether anything else is wanted than to sign and attach.
-func (f *payloadFlags) asked() bool {
-	return f.payload != "" || !f.uploads() || f.outputSignature != "" || f.outputPayload != ""
+// aboutPayload reports whether the payload itself, which only a signature under a tag
+// has, is given or wanted.
+func (f *payloadFlags) aboutPayload() bool {
+	return f.payload != "" || f.outputSignature != "" || f.outputPayload != ""
 }
 
-// refuse returns an error where the flags ask for what is about no payload. by is
-// nobody before it is known who signs.
-func (f *payloadFlags) refuse(key string, by signedBy, formats []signer.Format) error {
-	const names = "--payload, --upload=false, --output-signature and --output-payload"
-	switch {
-	case !f.asked():
-		return nil
-	case key == "" || by.proven():
-		return errors.New(names + " are for a signature by a key (--key), without proof")
-	case len(formats) == 1 && formats[0] == signer.FormatBundle:
-		return errors.New(names + " are for a signature under a tag: a bundle is over a statement")
+// asked reports whether payloads are to be signed otherwise than by attaching what
+// sign makes of them.
+func (f *signFlags) asked(formats []signer.Format) bool {
+	bundles := f.bundle != "" || isBundle(formats)
+	return f.aboutPayload() || !f.uploads() && !bundles
+}
+
+const payloadNames = "--payload, --output-signature, --output-payload, and --upload=false without a bundle,"
+
+// refuseEarly returns an error where the flags contradict each other, before it is known
+// who signs.
+func (f *signFlags) refuseEarly(images int) error {
+	if f.aboutPayload() && f.key == "" {
+		return errors.New(payloadNames + " are for a signature by a key (--key), without proof")
+	}
+	if f.aboutPayload() && f.bundle != "" {
+		return errors.New(payloadNames + " are for a signature under a tag, and --bundle is over a statement: give one of them")
+	}
+	if f.bundle != "" && images > 1 {
+		return fmt.Errorf("%d images would be signed, and --bundle is about one", images)
 	}
 	return nil
+}
+
+// refusePayload returns an error where the flags ask for what is about no payload.
+func (f *signFlags) refusePayload(by signedBy, formats []signer.Format) error {
+	switch {
+	case !f.asked(formats):
+		return nil
+	case f.key == "" || by.proven():
+		return errors.New(payloadNames + " are for a signature by a key (--key), without proof: --format bundle prints a bundle")
+	case isBundle(formats):
+		return errors.New(payloadNames + " are for a signature under a tag: a bundle is over a statement")
+	}
+	return nil
+}
+
+// isBundle reports whether bundles are all that is made.
+func isBundle(formats []signer.Format) bool {
+	return len(formats) == 1 && formats[0] == signer.FormatBundle
 }
 
 func (f *payloadFlags) uploads() bool { return f.upload == nil || *f.upload }
@@ -94,7 +122,7 @@ func (f *signFlags) signPayloads(ctx context.Context, cmd *cobra.Command, by sig
 			Request: requests[i], Format: signer.FormatTag, Tag: additions[i].Tag, Kept: a.Kept, Signatures: a.Count,
 		}
 	}
-	report(cmd.ErrOrStderr(), "signed", results)
+	report(cmd.ErrOrStderr(), &f.registryFlags, "signed", results)
 	return nil
 }
 

@@ -43,6 +43,22 @@ func (r *remoteRegistry) Blob(ctx context.Context, repository string, digest v1.
 	return data, err
 }
 
+// DeleteManifest implements signer.Deleter.
+func (r *remoteRegistry) DeleteManifest(ctx context.Context, repository string, digest v1.Hash) error {
+	resp, err := r.do(ctx, repository, http.MethodDelete, "manifests/"+digest.String(), nil, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case http.StatusNotFound:
+		return nil
+	case http.StatusMethodNotAllowed, http.StatusNotImplemented, http.StatusBadRequest:
+		return fmt.Errorf("%w: %w", signer.ErrNoDelete, transport.CheckError(resp, http.StatusAccepted))
+	}
+	return transport.CheckError(resp, http.StatusOK, http.StatusAccepted, http.StatusNoContent)
+}
+
 // Referrers implements signer.Registry. Which answers say that a registry has no list
 // is as in go-containerregistry: 400, 404 and 406, and 405 and 501 besides.
 func (r *remoteRegistry) Referrers(ctx context.Context, repository string, digest v1.Hash) ([]v1.Descriptor, error) {

@@ -14,12 +14,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/spf13/cobra"
 
 	"vidimus/signer"
 	"vidimus/verifier"
@@ -30,6 +30,12 @@ type writerFlags struct {
 	registryFlags
 	base      http.RoundTripper // instead of the network; tests set it
 	readsOnly bool              // nothing is written, and the right to push not asked for
+
+	recordTime bool // in the config of an image of signatures or attestations
+}
+
+func (f *writerFlags) registerRecordTime(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.recordTime, "record-creation-timestamp", false, "have the image under the tag say when it was written (a bundle always does)")
 }
 
 // signatureRepository is where the signatures of images in repository are:
@@ -49,6 +55,9 @@ func (f *writerFlags) signatureRepository(repository name.Repository) (name.Repo
 // registry returns a client that writes to one repository, unless f.readsOnly, and
 // reads them all.
 func (f *writerFlags) registry(writes name.Repository) (*remoteRegistry, error) {
+	if err := f.check(); err != nil {
+		return nil, err
+	}
 	base := f.base
 	if base == nil {
 		trust, err := f.trust()
@@ -58,9 +67,12 @@ func (f *writerFlags) registry(writes name.Repository) (*remoteRegistry, error) 
 		t := remote.DefaultTransport.(*http.Transport).Clone()
 		t.ResponseHeaderTimeout = time.Minute
 		t.TLSClientConfig = trust
-		base = t
+		if base, err = f.presenting(t); err != nil {
+			return nil, err
+		}
 	}
 	r := &remoteRegistry{
+		flags:   &f.registryFlags,
 		options: f.nameOptions(),
 		base:    transport.NewUserAgent(base, "vidimus/"+version()),
 		clients: make(map[string]*http.Client),
@@ -99,6 +111,7 @@ func (f *writerFlags) trust() (*tls.Config, error) {
 // before it writes one and repeats a write that failed: both lengthen the time
 // in which two writers overwrite one another.
 type remoteRegistry struct {
+	flags   *registryFlags
 	options []name.Option
 	base    http.RoundTripper
 	writes  string // the repository that is asked for with the right to push
@@ -112,6 +125,7 @@ type remoteRegistry struct {
 // Manifest implements signer.Registry.
 func (r *remoteRegistry) Manifest(ctx context.Context, repository, reference string) ([]byte, error) {
 	var data []byte
+	reference = r.flags.tagged(reference)
 	err := retryPassing(ctx, func() error {
 		header := http.Header{"Accept": {strings.Join(manifestTypes(), ", ")}}
 		resp, err := r.do(ctx, repository, http.MethodGet, "manifests/"+reference, header, nil)
@@ -183,6 +197,7 @@ func (r *remoteRegistry) beginUpload(ctx context.Context, repository string) (*u
 
 // PutManifest implements signer.Registry. It is tried once.
 func (r *remoteRegistry) PutManifest(ctx context.Context, repository, reference string, mediaType types.MediaType, data []byte) (listed bool, err error) {
+	reference = r.flags.tagged(reference)
 	header := http.Header{"Content-Type": {string(mediaType)}}
 	r.seen.require(repository, reference, header)
 	resp, err := r.do(ctx, repository, http.MethodPut, "manifests/"+reference, header, data)
@@ -235,9 +250,9 @@ func (r *remoteRegistry) client(ctx context.Context, repository string) (*http.C
 	if err != nil {
 		return nil, err
 	}
-	auth, err := authn.Resolve(ctx, authn.DefaultKeychain, repo)
+	auth, err := r.flags.credentials(ctx, repo)
 	if err != nil {
-		return nil, fmt.Errorf("credentials for %s: %w", repo.RegistryStr(), err)
+		return nil, err
 	}
 	action := transport.PullScope
 	if repository == r.writes {

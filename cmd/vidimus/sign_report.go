@@ -16,13 +16,13 @@ import (
 )
 
 // report says what became of each signature. what is what it is: signed, attested.
-func report(w io.Writer, what string, results []signer.Result) {
+func report(w io.Writer, registry *registryFlags, what string, results []signer.Result) {
 	for _, r := range results {
 		done := what
 		if r.Kept {
 			done = "was " + what + " by this key already"
 		}
-		where := r.Repository + ":" + r.Tag
+		where := r.Repository + ":" + registry.tagged(r.Tag)
 		if r.Format == signer.FormatBundle {
 			where = r.Repository + "@" + r.Digest.String()
 		}
@@ -108,21 +108,6 @@ func (c verifyCommand) proof() []string {
 	}
 	if c.by.proven() && c.flags.trustedRoot != "" {
 		words = append(words, "--trusted-root", shellQuote(c.flags.trustedRoot))
-	}
-	return words
-}
-
-// words are the flags that reach the same registry.
-func (f *registryFlags) words() []string {
-	var words []string
-	if f.allowHTTP {
-		words = append(words, "--allow-http-registry")
-	}
-	if f.caFile != "" {
-		words = append(words, "--registry-cacert", shellQuote(f.caFile))
-	}
-	if f.insecure {
-		words = append(words, "--allow-insecure-registry")
 	}
 	return words
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -38,19 +37,13 @@ Exit code 0: shown; 2: misuse, or an image that is not there; 3: could not tell.
 	}
 	f.register(cmd, 3*time.Minute)
 	cmd.Flags().StringVarP(&f.output, "output", "o", "text", "text or json")
-	cmd.Flags().Bool("experimental-oci11", true, "")
-	cmd.Flags().Lookup("experimental-oci11").Hidden = true // referrers are always looked for
-	cmd.Flags().String("registry-referrers-mode", "", "")
-	cmd.Flags().Lookup("registry-referrers-mode").Hidden = true // in every mode
+	registerCosignFlags(cmd, "tree")
 	return cmd
 }
 
 func (f *treeFlags) run(cmd *cobra.Command, image string) error {
 	if err := checkOutput(f.output); err != nil {
 		return err
-	}
-	if all, err := cmd.Flags().GetBool("experimental-oci11"); err == nil && !all {
-		return misuse(errors.New("--experimental-oci11=false is not supported: referrers are always shown"))
 	}
 	ref, err := f.parse(image)
 	if err != nil {
@@ -120,7 +113,7 @@ func treeOf(n *carrier.Node, above map[*carrier.Node]bool) treeNode {
 	defer delete(above, n)
 	for _, tagged := range n.Tagged {
 		under := treeOf(tagged.Node, above)
-		under.Tag = tagged.Tag
+		under.Tag = tagIn(tagged.From, tagged.Tag)
 		t.Tagged = append(t.Tagged, under)
 	}
 	for _, referrer := range n.Referrers {
@@ -139,6 +132,14 @@ var headings = map[carrier.Kind]string{
 	carrier.SBOM:        "📦 SBOMs for an image tag:",
 }
 
+// tagIn is what a tag of evidence is called where it is.
+func tagIn(from carrier.Place, tag string) string {
+	if repo, ok := from.(*repository); ok {
+		return repo.flags.tagged(tag)
+	}
+	return tag
+}
+
 func printTree(w io.Writer, indent string, ref name.Reference, n *carrier.Node, above map[*carrier.Node]bool) {
 	if above[n] {
 		return
@@ -146,7 +147,7 @@ func printTree(w io.Writer, indent string, ref name.Reference, n *carrier.Node, 
 	above[n] = true
 	defer delete(above, n)
 	for _, tagged := range n.Tagged {
-		fmt.Fprintf(w, "%s└── %s %s:%s\n", indent, headings[tagged.Kind], tagged.From.Name(), tagged.Tag)
+		fmt.Fprintf(w, "%s└── %s %s:%s\n", indent, headings[tagged.Kind], tagged.From.Name(), tagIn(tagged.From, tagged.Tag))
 		printLayers(w, indent, tagged.Node)
 		printTree(w, indent+"   ", ref, tagged.Node, above)
 	}

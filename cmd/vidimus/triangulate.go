@@ -30,6 +30,7 @@ func (f *triangulateFlags) command() *cobra.Command {
 	}
 	f.register(cmd, 3*time.Minute)
 	cmd.Flags().StringVar(&f.kind, "type", "signature", "signature, attestation, sbom, or digest for the image itself")
+	registerCosignFlags(cmd, "triangulate")
 	return cmd
 }
 
@@ -37,6 +38,9 @@ func (f *triangulateFlags) run(cmd *cobra.Command, image string) error {
 	suffix, ok := map[string]string{"signature": ".sig", "attestation": ".att", "sbom": ".sbom", "digest": ""}[f.kind]
 	if !ok {
 		return misuse(fmt.Errorf("unknown --type %q: want signature, attestation, sbom or digest", f.kind))
+	}
+	if err := f.check(); err != nil {
+		return err
 	}
 	ref, err := f.parse(image)
 	if err != nil {
@@ -65,7 +69,7 @@ func (f *triangulateFlags) run(cmd *cobra.Command, image string) error {
 	if err != nil {
 		return misuse(err)
 	}
-	where := signatures.Name() + ":" + carrier.Tag(digest, suffix)
+	where := signatures.Name() + ":" + f.tagged(carrier.Tag(digest, suffix))
 	if f.kind == "digest" {
 		where = ref.Context().Name() + "@" + digest.String()
 	}

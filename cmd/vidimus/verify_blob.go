@@ -60,14 +60,11 @@ Exit code 0: it holds; 1: it does not; 2: misuse; 3: nobody can tell.`,
 	flags.StringVar(&f.certificate, "certificate", "", "`FILE` with the signer's certificate, where no bundle has it")
 	flags.StringVar(&f.bundle, "bundle", "", "`FILE` with the signature and what proves it")
 	flags.DurationVarP(&f.timeout, "timeout", "t", 3*time.Minute, "give up after this time")
-	registerCosignFlags(cmd)
+	registerCosignFlags(cmd, "verify-blob")
 	return cmd
 }
 
 func (f *verifyBlobFlags) run(cmd *cobra.Command, path string) error {
-	if err := refuseLater(cmd); err != nil {
-		return misuse(err)
-	}
 	if f.bundle == "" && f.signature == "" {
 		return misuse(errors.New("say which signature with --bundle or --signature"))
 	}

@@ -20,7 +20,7 @@ type signerFlags struct {
 	identity, identityExpression  string
 	issuer, issuerExpression      string
 	root, roots, others, caChains string
-	ignoreLog                     bool
+	ignoreLog, private            bool
 	flags                         *pflag.FlagSet
 }
 
@@ -35,6 +35,8 @@ func (f *signerFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.roots, "ca-roots", "", "PEM certificates of a private PKI's authorities, in place of a trusted root")
 	flags.StringVar(&f.others, "ca-intermediates", "", "PEM certificates between those and the signer's")
 	flags.StringVar(&f.caChains, "certificate-chain", "", "PEM certificates of both, in one file")
+	flags.BoolVar(&f.private, "private-infrastructure", false, "the same as --insecure-ignore-tlog")
+	flags.Lookup("private-infrastructure").Hidden = true
 	flags.BoolVar(&f.ignoreLog, "insecure-ignore-tlog", true, "with a certificate: a timestamp suffices, no log is needed (default false there)")
 }
 
@@ -57,7 +59,7 @@ func (f *signerFlags) wanted(ctx context.Context) (wantedSigner, error) {
 	case f.roots+f.others+f.caChains != "":
 		return wantedSigner{}, errors.New("--ca-roots, --ca-intermediates and --certificate-chain are about certificates: name whose with --certificate-identity")
 	case !f.ignoreLog:
-		return wantedSigner{}, errors.New("--insecure-ignore-tlog=false is not supported yet with --key")
+		return wantedSigner{}, errors.New("--insecure-ignore-tlog=false is not supported with --key: a key's signature is asked for no log entry (a certificate's is)")
 	}
 	key, err := loadPublicKey(ctx, "--key", f.key)
 	if err != nil {
@@ -88,7 +90,7 @@ func (f *signerFlags) wantedIdentity() (wantedSigner, error) {
 		return wantedSigner{}, err
 	}
 	a := verifier.Authority{Name: "--certificate-identity", Identities: []verifier.Identity{id}, PrivatePKI: private}
-	a.Unlogged = f.flags.Changed("insecure-ignore-tlog") && f.ignoreLog
+	a.Unlogged = f.flags.Changed("insecure-ignore-tlog") && f.ignoreLog || f.private
 	if a.Root, err = f.proof(private); err != nil {
 		return wantedSigner{}, err
 	}

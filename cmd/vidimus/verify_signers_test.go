@@ -215,7 +215,7 @@ func TestVerifyByWhomACertificateNames(t *testing.T) {
 		{"intermediates alone", by("--ca-intermediates", c.intermediate), exitMisuse, "lead to --ca-roots"},
 		{"roots that are none", by("--ca-roots", c.intermediate), exitMisuse, "self-signed"},
 		{"a key and certificates", []string{"--key", "cosign.pub", "--ca-roots", c.roots}, exitMisuse, "about certificates"},
-		{"a key and the log", []string{"--key", "cosign.pub", "--insecure-ignore-tlog=false"}, exitMisuse, "not supported yet"},
+		{"a key and the log", []string{"--key", "cosign.pub", "--insecure-ignore-tlog=false"}, exitMisuse, "is asked for no log entry"},
 	} {
 		if row.what == "another private PKI" {
 			certificate, _ := selfSigned(t)

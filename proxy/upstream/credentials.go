@@ -59,6 +59,12 @@ func Static(username, password string) Credentials {
 	return func(context.Context, string) (Credential, error) { return credential, nil }
 }
 
+// Bearer returns one token for the registry itself always.
+func Bearer(token string) Credentials {
+	credential := Credential{RegistryToken: token}
+	return func(context.Context, string) (Credential, error) { return credential, nil }
+}
+
 // dockerFresh is how long an answer of the docker configuration is used again,
 // for a credential helper is a program that is run.
 const dockerFresh = 30 * time.Second

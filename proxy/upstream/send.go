@@ -284,6 +284,9 @@ func (c *Client) send(over *http.Transport, request *http.Request) (*http.Respon
 	if err != nil {
 		return nil, transportFault(request.Context(), err)
 	}
+	if c.certified != nil && to == c.own {
+		over = c.certified
+	}
 	request.Header.Set("User-Agent", c.userAgent)
 	request.Header.Set("Accept-Encoding", "identity")
 	response, err := over.RoundTrip(request)

@@ -25,6 +25,7 @@
 package upstream
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -53,6 +54,12 @@ type Config struct {
 
 	// CA holds PEM certificates that are trusted in addition to the system's.
 	CA []byte
+
+	// Certificate is shown to the registry's own origin when it asks for one, and
+	// to nobody else; nil means none. ServerName is what its certificate is to be
+	// of instead of the host's name; empty means that.
+	Certificate *tls.Certificate
+	ServerName  string
 
 	// AuthHosts are hosts (host or host:port) that may issue tokens besides the
 	// registry's own host and its registrable domain. They are compared
@@ -120,6 +127,7 @@ type Client struct {
 	transport *http.Transport
 	writing   *http.Transport // for what changes something: it may take longer, and takes no connection from pulls
 	pieces    *http.Transport // for pieces of blobs, which last as long as who sends them likes: they take none from either
+	certified *http.Transport // to the registry's own origin, when it has a certificate or another name
 	auth      *authenticator
 	marks     tagMarks
 	allowance allowance
@@ -170,6 +178,13 @@ func newClient(config Config, dial dialFunc) (*Client, error) {
 	c.pieces = newTransport(config.Proxy, roots, c.breaker.guard(dial), patient, c.limits)
 	c.pieces.WriteBufferSize = transportWrite
 	c.pieces.MaxConnsPerHost = 0 // who sends them bounds how many there are
+	if config.Certificate != nil || config.ServerName != "" {
+		c.certified = newTransport(config.Proxy, roots, c.breaker.guard(dial), patient, c.limits)
+		c.certified.TLSClientConfig.ServerName = config.ServerName
+		if config.Certificate != nil {
+			c.certified.TLSClientConfig.Certificates = []tls.Certificate{*config.Certificate}
+		}
+	}
 	c.auth = &authenticator{
 		realms:      realms{name: config.Name, own: own, hosts: hosts},
 		credentials: config.Credentials,
@@ -187,6 +202,9 @@ func (c *Client) Close() {
 	c.transport.CloseIdleConnections()
 	c.writing.CloseIdleConnections()
 	c.pieces.CloseIdleConnections()
+	if c.certified != nil {
+		c.certified.CloseIdleConnections()
+	}
 }
 
 func parseURL(config Config) (origin, error) {

@@ -31,6 +31,9 @@ type vault struct {
 	key   crypto.Signer
 	asked atomic.Int64
 	down  atomic.Bool
+
+	absent atomic.Bool  // there is no key yet
+	made   atomic.Value // as which type
 }
 
 const token = "s.vault-token"
@@ -50,6 +53,7 @@ func (v *vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var asked struct {
 		Input     []byte `json:"input"`
 		Prehashed bool   `json:"prehashed"`
+		Type      string `json:"type"`
 	}
 	_ = json.NewDecoder(r.Body).Decode(&asked) // there is none in a GET
 	algorithm, _, _ := strings.Cut(r.URL.Path, "/sign/release/")
@@ -58,6 +62,12 @@ func (v *vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, `{"errors":["sealed"]}`, http.StatusBadRequest)
 	case r.Header.Get("X-Vault-Token") != token:
 		http.Error(w, `{"errors":["permission denied"]}`, http.StatusForbidden)
+	case r.URL.Path == "/v1/transit/keys/release" && r.Method == http.MethodPut:
+		v.made.Store(asked.Type)
+		v.absent.Store(false)
+		w.WriteHeader(http.StatusNoContent)
+	case r.URL.Path == "/v1/transit/keys/release" && v.absent.Load():
+		http.Error(w, `{"errors":[]}`, http.StatusNotFound)
 	case r.URL.Path == "/v1/transit/keys/release":
 		kind, text := "ecdsa-p256", ""
 		der, _ := x509.MarshalPKIXPublicKey(v.key.Public())
@@ -239,8 +249,15 @@ func TestCloudsWithoutCredentials(t *testing.T) {
 	}
 }
 
-// aws is the KMS of AWS with one key. The library speaks only TLS with it.
+// startAWS starts the KMS of AWS with one key. The library speaks only TLS with it.
 func startAWS(t *testing.T, key *ecdsa.PrivateKey) string {
+	t.Helper()
+	return startAWSWith(t, key, func(string, http.ResponseWriter) bool { return false })
+}
+
+// startAWSWith is startAWS with operations of its own, which report whether they have
+// answered.
+func startAWSWith(t *testing.T, key *ecdsa.PrivateKey, own func(operation string, w http.ResponseWriter) bool) string {
 	t.Helper()
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		const id = "1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -248,6 +265,10 @@ func startAWS(t *testing.T, key *ecdsa.PrivateKey) string {
 		_ = json.NewDecoder(r.Body).Decode(&asked)
 		answer := map[string]any{}
 		algorithm := "ECDSA_SHA_384"
+		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+		if own(strings.TrimPrefix(r.Header.Get("X-Amz-Target"), "TrentService."), w) {
+			return
+		}
 		switch r.Header.Get("X-Amz-Target") {
 		case "TrentService.DescribeKey":
 			answer["KeyMetadata"] = map[string]any{"KeyId": id, "SigningAlgorithms": []string{algorithm}, "KeyUsage": "SIGN_VERIFY"}
@@ -262,7 +283,6 @@ func startAWS(t *testing.T, key *ecdsa.PrivateKey) string {
 			}
 			answer = map[string]any{"KeyId": id, "Signature": signature, "SigningAlgorithm": algorithm}
 		}
-		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 		_ = json.NewEncoder(w).Encode(answer)
 	}))
 	t.Cleanup(server.Close)

@@ -148,7 +148,7 @@ func unproven(signed signer.Signed) (*protobundle.Bundle, []byte, error) {
 // stamp gets a timestamp of a signature, or of what holds it.
 func (s Services) stamp(ctx context.Context, stamper string, signature []byte) ([]byte, error) {
 	return within(ctx, s.timeout(), "timestamp authority "+stamper, func(ctx context.Context) ([]byte, error) {
-		client := sign.NewTimestampAuthority(&sign.TimestampAuthorityOptions{URL: stamper, Timeout: s.timeout()})
+		client := sign.NewTimestampAuthority(&sign.TimestampAuthorityOptions{URL: stamper, Timeout: s.timeout(), Transport: s.Stamping})
 		answer, err := client.GetTimestamp(ctx, signature)
 		if err != nil {
 			return nil, err

@@ -41,8 +41,12 @@ type Log struct {
 // Services are those that take part in signatures.
 type Services struct {
 	Authority string   // URL of the certificate authority; empty where keys need none
+	Issuer    string   // URL of the OpenID issuer at which people sign in for it; may be empty
 	Logs      []Log    // each of which gives an entry
 	Stampers  []string // URLs of timestamp authorities, each of which gives a timestamp
+
+	// Stamping is what Stampers are asked over; nil means the usual.
+	Stamping http.RoundTripper
 
 	// Trusted verifies what they gave before it is kept; nil for not.
 	Trusted root.TrustedMaterial
@@ -108,6 +112,13 @@ func ParseSigningConfig(data []byte, now time.Time) (Services, error) {
 			return Services{}, fmt.Errorf("signing config: certificate authority: %w", err)
 		}
 		s.Authority = authority.URL
+	}
+	if urls := config.OIDCProviderURLs(); len(urls) > 0 {
+		issuer, err := root.SelectService(urls, []uint32{1}, now)
+		if err != nil {
+			return Services{}, fmt.Errorf("signing config: OpenID issuer: %w", err)
+		}
+		s.Issuer = issuer.URL
 	}
 	if urls := config.RekorLogURLs(); len(urls) > 0 {
 		logs, err := root.SelectServices(urls, config.RekorLogURLsConfig(), sign.RekorAPIVersions, now)
