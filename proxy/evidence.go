@@ -119,6 +119,29 @@ func (v *view) configIsPlain(ctx context.Context, config v1.Descriptor) (bool, e
 	return json.Unmarshal(content, &said) == nil && len(said.Config) == 0, nil
 }
 
+// configIsOf reports whether the config of a signature artifact tells of its layers and
+// of nothing else, or of nothing at all, as those do that write signatures. Another one may
+// be any document, which whoever made the artifact only put there.
+func (v *view) configIsOf(ctx context.Context, m *manifest) bool {
+	content, err := v.Blob(ctx, v.repository, m.config)
+	var members map[string]json.RawMessage
+	if err != nil || envelope.CheckJSON(content, maxManifestDepth) != nil || json.Unmarshal(content, &members) != nil {
+		return false
+	}
+	if len(members) == 0 {
+		return true
+	}
+	var rootfs struct {
+		DiffIDs []string `json:"diff_ids"`
+	}
+	if json.Unmarshal(members["rootfs"], &rootfs) != nil || len(rootfs.DiffIDs) == 0 {
+		return false
+	}
+	return !slices.ContainsFunc(rootfs.DiffIDs, func(id string) bool {
+		return !slices.ContainsFunc(m.layers, func(layer v1.Descriptor) bool { return layer.Digest.String() == id })
+	})
+}
+
 // isUnfit reports whether err says that the content is not there, too large or
 // not what its digest says: reasons to call it no evidence, rather than reasons
 // to try again.

@@ -200,3 +200,33 @@ func TestWhoIsNotLoggedInIsNotMadeToPush(t *testing.T) {
 		})
 	}
 }
+
+// Who may sign reads what he puts as evidence; but not what he only puts beside it, where
+// its config belongs: the config of an image that says nothing of how it is run, or any
+// other document.
+func TestEvidenceOfASignersOwnIsNoKeyToConfigs(t *testing.T) {
+	for name, config := range map[string]string{
+		"an image's":                `{"os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":["sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"]},"history":[{"created_by":"RUN --token=s3cret"}]}`,
+		"an image's without layers": `{"os":"linux","rootfs":{"type":"layers","diff_ids":[]},"history":[{"created_by":"RUN --token=s3cret"}]}`,
+		"a chart's":                 `{"name":"chart","description":"s3cret"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, pushable, guarded(oneForEachRight...))
+			secret := lying.Layer{MediaType: "application/vnd.oci.image.config.v1+json", Data: []byte(config)}
+			image := lying.ImageManifest{Config: secret}.Build()
+			w.up.Push("acme/web", image, "v1")
+			own := lying.Signatures(lying.Signature(w.foreign, lying.Payload("", image.Digest(), nil)))
+			beside := lying.ImageManifest{Config: secret, Layers: []lying.Layer{lying.Signature(w.foreign, lying.Payload("", image.Digest(), nil))}}.Build()
+			for _, evidence := range []lying.Content{own, beside} {
+				if a := w.put(web, evidence.Digest().String(), evidence, as("signer")...); a.status != 201 {
+					t.Fatalf("%d %s", a.status, a.body)
+				}
+				served(t, w.get(byDigest(web, evidence), as("signer")...), evidence)
+			}
+			for _, blob := range own.Blobs { // cosign reads the config to write another
+				servedBlob(t, w.get(blobPath(web, lying.Digest(blob)), as("signer")...), blob)
+			}
+			refused(t, w.get(blobPath(web, lying.Digest(secret.Data)), as("signer")...), 404, "BLOB_UNKNOWN", "")
+		})
+	}
+}

@@ -95,8 +95,11 @@ func (q *request) noteEvidence(ctx context.Context, v *view, m *manifest) {
 	if err != nil || isZero(subject) {
 		return
 	}
-	for desc := range m.descriptors {
-		v.evidence.add(edgeKey{v.name, desc.Digest}, desc.Size)
+	for _, layer := range m.layers {
+		v.evidence.add(edgeKey{v.name, layer.Digest}, layer.Size)
+	}
+	if v.configIsOf(ctx, m) {
+		v.evidence.add(edgeKey{v.name, m.config.Digest}, m.config.Size)
 	}
 }
 

@@ -89,3 +89,26 @@ func TestD7SlowUploadsKeepNobodyFromPushing(t *testing.T) {
 		t.Errorf("a manifest: %d %s", a.status, a.body)
 	}
 }
+
+// An upload ends a day after it began, also while a piece of it is on its way.
+func TestD14APieceDoesNotOutlastItsUpload(t *testing.T) {
+	w := newWorld(t, pushable)
+	at := w.upload()
+	w.clock.pass(24*time.Hour - 50*time.Millisecond)
+	body, writer := io.Pipe()
+	ended := make(chan answer, 1)
+	go func() { ended <- w.send("PATCH", at, body) }()
+	if _, err := writer.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case a := <-ended:
+		if a.status != 400 {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	case <-time.After(20 * time.Second):
+		writer.Close()
+		t.Errorf("it goes on: %d", (<-ended).status)
+	}
+	writer.Close()
+}
