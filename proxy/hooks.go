@@ -283,13 +283,7 @@ func (p *Proxy) signTold(ctx context.Context, job *hook.Job) error {
 		}
 		job.Recorded = true
 	}
-	if err := signed(ctx, key, request); err != nil {
-		return err
-	}
-	for _, subject := range request.Subjects {
-		t.forget(subject.Digest)
-	}
-	return nil
+	return t.sign(ctx, key, request)
 }
 
 // giveUpTold records that a job was not done in time.

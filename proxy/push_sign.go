@@ -33,21 +33,21 @@ func (p *pushed) putSigned(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := signed(ctx, key, request); err != nil {
+	if err := p.sign(ctx, key, request); err != nil {
 		return err
-	}
-	for _, subject := range request.Subjects {
-		p.forget(subject.Digest)
 	}
 	return p.putTag(ctx)
 }
 
-// signed makes the signatures. Whatever goes wrong, the client can try again, but for
-// what is in the way.
-func signed(ctx context.Context, key Signer, request SignRequest) error {
+// sign makes the signatures, and forgets the denials that they turn. Whatever goes wrong,
+// the client can try again, but for what is in the way.
+func (v *view) sign(ctx context.Context, key Signer, request SignRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, signTime)
 	defer cancel()
 	_, err := guarded(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, key.Sign(ctx, request) })
+	for _, subject := range request.Subjects {
+		v.forget(subject.Digest) // also when it failed, for some may be there
+	}
 	if err == nil {
 		return nil
 	}
