@@ -82,6 +82,8 @@ func (q *request) putManifest(v *view, rule *policy.Push) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, pushTime)
+	defer cancel()
 	p := &pushed{view: v, rule: rule, manifest: m, tag: q.route.tag, asker: q.asker(), began: q.begin}
 	p.named, p.suffix, _ = subjectOfTag(p.tag)
 	if err := p.classify(ctx); err != nil {
