@@ -83,6 +83,8 @@ func (q *request) putManifest(v *view, rule *policy.Push) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, pushTime)
+	defer cancel()
 	p := &pushed{view: v, rule: rule, manifest: m, tag: q.route.tag, asker: q.asker(), pusher: strings.ToValidUTF8(q.exactCaller(), "?"), began: q.begin}
 	p.named, p.suffix, _ = subjectOfTag(p.tag)
 	if err := p.classify(ctx); err != nil {
@@ -293,40 +295,53 @@ func (p *pushed) putTag(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	if err := p.spares(ctx); err != nil {
-		return err
+	var refused string // a version that the upstream would not take for the tag's
+	for range maxMerges {
+		version, err := p.spares(ctx)
+		if err != nil {
+			return err
+		}
+		if version == refused {
+			version = ""
+		}
+		_, err = p.registered.Push.PutManifestOver(ctx, p.repository, p.tag, string(p.mediaType), p.bytes, version)
+		p.moved(ctx, p.tag) // also when it failed, for it may have happened
+		if !isZero(p.named) {
+			p.reconsider(p.named) // what stood there may have been evidence
+		}
+		if version != "" && preconditionFailed(err) {
+			refused = version // another wrote it since, and that may be spared
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("put tag %s: %w", p.tag, err)
+		}
+		p.changed(ctx)
+		return nil
 	}
-	_, err = p.registered.Push.PutManifest(ctx, p.repository, p.tag, string(p.mediaType), p.bytes)
-	p.moved(ctx, p.tag) // also when it failed, for it may have happened
-	if !isZero(p.named) {
-		p.reconsider(p.named) // what stood there may have been evidence
-	}
-	if err != nil {
-		return fmt.Errorf("put tag %s: %w", p.tag, err)
-	}
-	p.changed(ctx)
-	return nil
+	return overwritten(p.tag, nil)
 }
 
 // spares refuses to put an image where a list of referrers is, as a copy by digest
 // would that is tagged with its digest; and evidence where an image is, for who may put
-// evidence may not move an image's tag.
-func (p *pushed) spares(ctx context.Context) error {
+// evidence may not move an image's tag. It returns what the upstream calls what it found
+// there, empty where nothing has to be spared.
+func (p *pushed) spares(ctx context.Context) (version string, err error) {
 	if isZero(p.named) {
-		return nil
+		return "", nil
 	}
-	held, _, err := p.heldBy(ctx, p.tag)
+	held, version, err := p.heldBy(ctx, p.tag)
 	if err != nil || held == nil || held.digest == p.digest {
-		return err
+		return version, err
 	}
 	if p.suffix == "" && held.isListing() {
-		return conflict("the tag " + p.tag + " holds the list of what refers to " + p.named.String() + ", and is not replaced")
+		return "", conflict("the tag " + p.tag + " holds the list of what refers to " + p.named.String() + ", and is not replaced: push it under another tag")
 	}
 	if p.kind != pushedEvidence {
-		return nil
+		return version, nil
 	}
 	if about, err := p.subjectOf(ctx, held, p.named); err != nil || !isZero(about) {
-		return err
+		return version, err
 	}
-	return conflict("the tag " + p.tag + " holds an image, and is not replaced by evidence about " + p.about.String())
+	return "", inTheWay(p.tag, "an image, which evidence about "+p.about.String()+" does not take the place of", nil)
 }

@@ -33,29 +33,24 @@ func (p *pushed) putSigned(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := signed(ctx, key, request); err != nil {
+	if err := p.sign(ctx, key, request); err != nil {
 		return err
 	}
-	p.signedNow(ctx, request)
 	return p.putTag(ctx)
 }
 
-// signedNow forgets what is known of the signatures of what was signed: the denials, and
-// what the tags named where the signatures are.
-func (p *pushed) signedNow(ctx context.Context, request SignRequest) {
-	for _, subject := range request.Subjects {
-		p.moved(ctx, fallbackTag(subject.Digest)+".sig")
-		p.moved(ctx, fallbackTag(subject.Digest))
-		p.forget(subject.Digest)
-	}
-}
-
-// signed makes the signatures. Whatever goes wrong, the client can try again, but for
-// what is in the way.
-func signed(ctx context.Context, key Signer, request SignRequest) error {
+// sign makes the signatures, and forgets what was known without them: the denials that
+// they turn, and what the tags named where they are. Whatever goes wrong, the client can
+// try again, but for what is in the way.
+func (v *view) sign(ctx context.Context, key Signer, request SignRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, signTime)
 	defer cancel()
 	_, err := guarded(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, key.Sign(ctx, request) })
+	for _, subject := range request.Subjects { // also when it failed, for some may be there
+		v.moved(ctx, fallbackTag(subject.Digest)+".sig")
+		v.moved(ctx, fallbackTag(subject.Digest))
+		v.forget(subject.Digest)
+	}
 	if err == nil {
 		return nil
 	}
