@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/singleflight"
-
 	"vidimus/verifier"
 )
 
@@ -86,9 +84,9 @@ type live struct {
 	// pushed counts what was pushed that decisions may depend on. What was asked
 	// before does not answer who asks after.
 	pushed   atomic.Uint64
-	deciding singleflight.Group
-	fetches  singleflight.Group
-	blobs    singleflight.Group
+	deciding flights
+	fetches  flights
+	blobs    flights
 	*memories
 }
 
