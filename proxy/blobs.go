@@ -71,8 +71,10 @@ func (v *view) admitBlob(ctx context.Context, digest v1.Hash, a asker) (*edge, p
 		return nil, policy.Decision{}, fmt.Errorf("read the index: %w", err)
 	}
 	var undecidedErr error
+	var aside passing // evidence or another referrer that references it
+	load := v.byDigest
 	for _, parent := range parents {
-		m, err := v.byDigest(ctx, parent)
+		m, err := load(ctx, parent)
 		if err != nil {
 			if !errors.Is(err, fs.ErrNotExist) {
 				undecidedErr = err
@@ -83,18 +85,36 @@ func (v *view) admitBlob(ctx context.Context, digest v1.Hash, a asker) (*edge, p
 		if !ok || m.index { // what an index lists are manifests
 			continue
 		}
-		d, err := v.gate(ctx, m, "", a)
-		if d.Served() {
-			return v.keepEdge(desc, d), d, nil
+		if aside.served && desc.Size == aside.desc.Size {
+			continue // which says the same of it
 		}
-		if err != nil {
+		d, err := v.gate(ctx, m, "", a)
+		switch {
+		case d.Served() && d.About == "":
+			return v.keepEdge(desc, d), d, nil
+		case d.Served() && !aside.served:
+			aside = passing{desc, d, true}
+			load = v.held // the others are not worth a request
+		case err != nil:
 			undecidedErr = err
 		}
+	}
+	if aside.served {
+		return v.keepEdge(aside.desc, aside.decision), aside.decision, nil
 	}
 	if undecidedErr != nil {
 		return nil, policy.Decision{}, undecidedErr
 	}
 	return nil, policy.Decision{}, unreachableBlob()
+}
+
+// passing is how a manifest reaches a blob that is served for its subject's sake, and
+// that nobody may have signed. Where an image is allowed that says otherwise of the same
+// blob, that counts.
+type passing struct {
+	desc     v1.Descriptor
+	decision policy.Decision
+	served   bool
 }
 
 // openBlob opens a part of a blob for this repository: from the store when this

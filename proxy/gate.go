@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strconv"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -302,11 +303,15 @@ func (v *view) aliases() []string {
 		}
 	}
 	add(v.registered.URLHost, v.repository)
+	add(v.ExternalHost, v.name)
+	first, _, _ := strings.Cut(v.repository, "/")
+	if _, other := v.Upstreams[canonicalRegistry(first)]; other && first != v.repository {
+		return names // behind this proxy that would name a repository of this other one
+	}
 	for _, host := range v.registered.Hosts {
 		add(host, v.repository)
 	}
-	add(v.ExternalHost, v.name)
-	if v.DefaultUpstream == v.upstream {
+	if of, listed := v.upstreamOfHost(v.ExternalHost); v.DefaultUpstream == v.upstream && (!listed || of == v.upstream) {
 		add(v.ExternalHost, v.repository)
 	}
 	return names

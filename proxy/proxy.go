@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/singleflight"
-
 	"vidimus/verifier"
 )
 
@@ -88,9 +86,9 @@ type live struct {
 	pushed atomic.Uint64
 	// removed counts what was taken away that decisions may rest on.
 	removed  atomic.Uint64
-	deciding singleflight.Group
-	fetches  singleflight.Group
-	blobs    singleflight.Group
+	deciding flights
+	fetches  flights
+	blobs    flights
 	*memories
 }
 
