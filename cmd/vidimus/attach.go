@@ -220,9 +220,12 @@ func (f *attachFlags) readPayload(cmd *cobra.Command, claimed string, digest v1.
 // signatureText returns the signature in base64: from a file, from standard input, or
 // the base64 itself, as cosign takes it.
 func (f *attachFlags) signatureText(cmd *cobra.Command) (string, error) {
-	text := f.signature
-	if _, err := os.Stat(f.signature); f.signature == "-" || !errors.Is(err, fs.ErrNotExist) {
-		data, err := readInput(cmd, "signature", f.signature, 64<<10)
+	text, file := f.signature, f.signature
+	if file == "--" {
+		file = "-" // cosign's manual spells standard input so
+	}
+	if _, err := os.Stat(file); file == "-" || !errors.Is(err, fs.ErrNotExist) {
+		data, err := readInput(cmd, "signature", file, 64<<10)
 		if err != nil {
 			return "", err
 		}
