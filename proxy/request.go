@@ -141,7 +141,11 @@ func (q *request) serve() error {
 	if err != nil && unsupported != nil {
 		return unsupported
 	}
-	if n, ok := errors.AsType[*nowhere](err); ok {
+	n, none := errors.AsType[*nowhere](err)
+	if q.query.Has("ns") && (err == nil || none) { // which is known to be a registry's name then
+		q.w.Header().Set("Oci-Namespace", q.query.Get("ns"))
+	}
+	if none {
 		return q.refuse(q.r.Context(), n, q.route.digest, q.asker())
 	}
 	if err != nil {
@@ -153,9 +157,6 @@ func (q *request) serve() error {
 	}
 	if unsupported != nil {
 		return unsupported
-	}
-	if q.query.Has("ns") {
-		q.w.Header().Set("Oci-Namespace", q.query.Get("ns"))
 	}
 	if q.changes() {
 		v := q.view(at)
