@@ -15,7 +15,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -126,16 +125,13 @@ func (s *Sigstore) startRekor(tb testing.TB) *root.TransparencyLog {
 }
 
 // metricsAddr is where timestamp-server has its metrics, whatever it is told. Two
-// of them cannot run at once: the second waits for the first to end, without a limit
-// where that is another test's of this process.
+// of them cannot run at once: the second waits for the first to end, which is for other
+// packages' tests. Of one package at most one test with an instance is parallel: one that
+// waited would keep the place that the other's subtests want.
 const metricsAddr = ":2112"
-
-var metricsTaken sync.Mutex
 
 func (s *Sigstore) startTimestamps(tb testing.TB) root.TimestampingAuthority {
 	tb.Helper()
-	metricsTaken.Lock()
-	tb.Cleanup(metricsTaken.Unlock) // after the server has ended, whose cleanup comes later and runs before
 	err := Eventually(tb.Context(), readyTime, func() error {
 		listener, err := net.Listen("tcp", metricsAddr)
 		if err != nil {
