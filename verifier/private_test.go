@@ -84,9 +84,9 @@ func TestACertificateOfAPrivatePKI(t *testing.T) {
 		{"an expired intermediate that is configured", cas(t, trusted, expired), alone(issued(expired, -time.Hour, time.Hour)), 0, "expired"},
 		{"an intermediate to come", cas(t, trusted), signed(issued(early, -time.Hour, time.Hour), early), 0, "now, for no time is proven"},
 		{"a timestamp that nobody vouches for does not revive it", cas(t, trusted, good), stamped(alone(issued(good, -time.Hour, -time.Second))), 0, "expired"},
-		{"another key than the certificate's", cas(t, trusted, good), alone(notary.Holder{valid().Certificate, newECDSA(t, elliptic.P256())}), 0, "not by the key in its certificate"},
+		{"another key than the certificate's", cas(t, trusted, good), alone(notary.Holder{Certificate: valid().Certificate, Key: newECDSA(t, elliptic.P256())}), 0, "not by the key in its certificate"},
 		{"too long a chain", cas(t, trusted), signed(valid(), good, good, good, good, good, good, good, good), 0, "more than 8"},
-		{"the root's other certificate as its own", cas(t, trusted), signed(notary.Holder{trusted, rootKey}), 0, "No Subject Alternative Name"},
+		{"the root's other certificate as its own", cas(t, trusted), signed(notary.Holder{Certificate: trusted, Key: rootKey}), 0, "No Subject Alternative Name"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRegistry()

@@ -136,7 +136,7 @@ func TestTheChainOfAPrivatePKIKeepsToItsAuthorities(t *testing.T) {
 		}
 		change(template)
 		own := newECDSA(t, elliptic.P256())
-		return notary.Holder{s.Certify(template, parent, own.Public(), signer), own}
+		return notary.Holder{Certificate: s.Certify(template, parent, own.Public(), signer), Key: own}
 	}
 	asIs := func(*x509.Certificate) {}
 	plain := between(asIs)
