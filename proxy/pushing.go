@@ -105,8 +105,8 @@ type SignSubject struct {
 
 // Merge returns the union of two signature artifacts, that which is pushed to a tag
 // and that which the tag holds: manifest, and its config, nil when that is one of
-// the two that the upstream has. When the pushed one misses nothing it is returned
-// as it is. An error says that they cannot be joined.
+// the two that the upstream has. What is held stays first; when the pushed one begins with
+// all of it, it is returned as it is. An error says that they cannot be joined.
 type Merge func(pushed, held []byte) (manifest, config []byte, err error)
 
 // Limits of what is pushed, beside those of manifests.

@@ -21,14 +21,14 @@ import (
 // such a tag reads it, adds, and writes it: of two at a time one is lost. Through
 // here none is. What is pushed is joined with what the tag holds, so that it only
 // ever grows, in turns with whoever else writes it here; and then it is seen whether
-// it stayed, for there may be others.
+// it stayed, for there may be others. What is deleted is taken off a list in the same way.
 //
 // The client is told the digest of what the tag names, which is then not what it
 // sent. Those that write signatures (cosign, go-containerregistry) do not compare;
 // one that does learns that it was not alone, and that nothing is lost.
 
-// change is what becomes of a tag: what is put where held is, or nothing is when held is
-// nil. needed tells that held is not as it is to be. config, when not nil, must be there
+// change is what becomes of a tag: what is put where held is, which is nil where nothing
+// is. needed tells that held is not as it is to be. config, when not nil, must be there
 // first.
 type change func(ctx context.Context, held *manifest) (put *manifest, config []byte, needed bool, err error)
 
