@@ -225,6 +225,13 @@ func (j *judgement) pushes() {
 		fix = "let anonymous not push, in auth.access; or remove http.externalURL"
 	}
 	for _, p := range j.config.Policies {
+		if p.Push != nil && p.Push.Unsigned && err == nil && !j.config.knowsCallers() && !isLoopback(host) {
+			does := "stores what everybody pushes"
+			if p.Push.Delete {
+				does = "stores and deletes for everybody"
+			}
+			j.out.Warnings.add(p.Push.fault(does+" who reaches "+j.config.HTTP.Addr.Value+", with the upstream's credentials where there are any", "configure auth, or listen on loopback"))
+		}
 		if p.Push == nil || p.Push.Unsigned {
 			continue
 		}

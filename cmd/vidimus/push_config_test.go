@@ -7,6 +7,35 @@ import (
 	"time"
 )
 
+// What nobody signs may be pushed by everybody; but not without a word.
+func TestPushesByEverybodyAreWarnedOf(t *testing.T) {
+	const config = `version: 1
+http: {addr: '%ADDR%'}
+upstreams: {local: {url: 'http://127.0.0.1:1'}}
+policies: [{match: local/**, allow: unverified, push: %PUSH%}]
+%AUTH%
+`
+	for _, test := range []struct{ name, addr, push, auth, want string }{
+		{"unsigned", "0.0.0.0:5080", "unsigned", "", "stores what everybody pushes who reaches 0.0.0.0:5080"},
+		{"deleted", "0.0.0.0:5080", "{unsigned: true, delete: true}", "", "stores and deletes for everybody who reaches 0.0.0.0:5080"},
+		{"on loopback", "127.0.0.1:5080", "{unsigned: true, delete: true}", "", ""},
+		{"for who has logged in", "0.0.0.0:5080", "unsigned", "auth: {htpasswd: htpasswd, access: [{subjects: [ci], match: '**', actions: [push]}]}", ""},
+	} {
+		dir := t.TempDir()
+		writeFile(t, filepath.Join(dir, "htpasswd"), "ci:$2y$05$abcdefghijklmnopqrstuu5s/Nl0oUEkpYcFTUUG3KkXcOqEXs5eq\n")
+		text := strings.NewReplacer("%ADDR%", test.addr, "%PUSH%", test.push, "%AUTH%", test.auth).Replace(config)
+		writeFile(t, filepath.Join(dir, "vidimus.yaml"), text)
+		l, err := load(fromFile(filepath.Join(dir, "vidimus.yaml")), lookupIn(nil), time.Now())
+		if err != nil {
+			t.Fatal(test.name, err)
+		}
+		warnings := l.Warnings.Error()
+		if !strings.Contains(warnings, test.want) || test.want == "" && strings.Contains(warnings, "everybody") {
+			t.Errorf("%s: the warnings are %q", test.name, warnings)
+		}
+	}
+}
+
 func TestASignerThatCannotSignIsRefused(t *testing.T) {
 	const config = `version: 1
 http: {addr: '%ADDR%', externalURL: '%URL%'}
