@@ -26,7 +26,7 @@ type dockerfile struct {
 	final   []string // the lines of the final stage
 }
 
-var copiesFrom = regexp.MustCompile(`^COPY --from=build (\S+) (\S+)$`)
+var copiesFrom = regexp.MustCompile(`^COPY --from=build (--chown=\S+ )?(\S+) (\S+)$`)
 
 func readDockerfile() (dockerfile, error) {
 	data, err := os.ReadFile(filepath.Join("..", "Dockerfile"))
@@ -65,21 +65,25 @@ func (d dockerfile) build(out string) (string, error) {
 }
 
 // context writes a build context for the final stage alone: each file that it
-// copies from the build stage lies at the same path below dir.
+// copies from the build stage lies at the same path below dir. A path that ends in a
+// slash is an empty directory.
 func (d dockerfile) context(t *testing.T, dir string, files map[string][]byte) {
 	t.Helper()
 	var lines []string
 	for _, line := range d.final {
 		if m := copiesFrom.FindStringSubmatch(line); m != nil {
-			content, known := files[m[1]]
+			content, known := files[m[2]]
 			if !known {
-				t.Fatalf("the final stage copies %s, which this test does not know", m[1])
+				t.Fatalf("the final stage copies %s, which this test does not know", m[2])
 			}
-			path := real.Write(t, dir, m[1], string(content))
-			if err := os.Chmod(path, 0o755); err != nil {
+			if strings.HasSuffix(m[2], "/") { // an empty directory
+				if err := os.MkdirAll(filepath.Join(dir, m[2]), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			} else if err := os.Chmod(real.Write(t, dir, m[2], string(content)), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			line = "COPY " + strings.TrimPrefix(m[1], "/") + " " + m[2]
+			line = "COPY " + m[1] + strings.TrimPrefix(m[2], "/") + " " + m[3]
 		}
 		lines = append(lines, line)
 	}
@@ -109,7 +113,7 @@ func TestBuildStageHasTheModulesToolchain(t *testing.T) {
 
 // The image that people run is built by a real engine, and run as the
 // Dockerfile's comment says: without root, capabilities or a writable file
-// system.
+// system but a volume for the cache, which its user may write.
 func TestImageIsBuiltAndRuns(t *testing.T) {
 	t.Parallel()
 	up := lying.StartTLS(t)
@@ -132,6 +136,7 @@ func TestImageIsBuiltAndRuns(t *testing.T) {
 		// Instead of the public authorities, one that the test can speak for: the
 		// pull below holds only if the binary finds the file.
 		"/etc/ssl/certs/ca-certificates.crt": up.CA(),
+		"/out/cache/":                        nil,
 	})
 	must(t, docker.Command(t, []string{"DOCKER_BUILDKIT=0"}, "build", "--quiet", "--tag", "vidimus", dir))
 
@@ -171,13 +176,14 @@ func TestImageIsBuiltAndRuns(t *testing.T) {
 		real.Write(t, files, "vidimus.yaml", fmt.Sprintf(`version: 1
 http: {addr: %q}
 metrics: {addr: %q}
+cache: {directory: /var/lib/vidimus}
 upstreams: {docker.io: {url: %q}}
 authorities: {release: {keys: [cosign.pub]}}
 policies:
   - {match: "docker.io/**", require: release}
 `, addr, metrics, up.URL))
 		started := append(slices.Clone(hardened), "--detach", "--name=serving", "--network=host",
-			"--volume="+files+":/etc/vidimus:ro", "vidimus")
+			"--volume="+files+":/etc/vidimus:ro", "--volume=cache:/var/lib/vidimus", "vidimus")
 		must(t, docker.Command(t, nil, started...))
 		want := map[string]int{
 			"http://" + metrics + "/healthz":                              http.StatusOK,

@@ -46,6 +46,7 @@ var programs = map[string]string{
 
 	"fulcio":             "go install github.com/sigstore/fulcio@v1.8.8",
 	"rekor-server-posix": "go install github.com/sigstore/rekor-tiles/v2/cmd/rekor-server/posix@v2.3.0, as rekor-server-posix",
+	"systemd-analyze":    "Debian's systemd",
 	"timestamp-server":   "go install github.com/sigstore/timestamp-authority/v2/cmd/timestamp-server@v2.1.3",
 }
 
