@@ -422,7 +422,7 @@ func (r Registry) Blob(ctx context.Context, _ string, digest v1.Hash, limit int6
 	defer body.Close()
 	data, err := io.ReadAll(io.LimitReader(body, limit+1))
 	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("blob %s: larger than %d bytes", digest, limit)
+		err = fmt.Errorf("blob %s: %w: more than %d bytes", digest, signer.ErrTooLarge, limit)
 	}
 	return data, err
 }

@@ -121,9 +121,11 @@ func pullers(v *real.Vidimus) map[string]func(*testing.T) puller {
 // a user, and what is for users as a user: with the clients that log in where they
 // were not asked to at first.
 func TestClientsWhereSomeIsForEverybody(t *testing.T) {
+	t.Parallel()
 	v, _ := guarded(t, allPullOpen+","+pullerPulls)
 	for name, start := range pullers(v) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			pull := start(t)
 			for _, c := range []struct {
 				login
@@ -150,30 +152,34 @@ func TestClientsWhereSomeIsForEverybody(t *testing.T) {
 // TestClientsThatLogIn pulls with the real programs as a user who may, as one who
 // may not, as nobody, and with a wrong password.
 func TestClientsThatLogIn(t *testing.T) {
+	t.Parallel()
 	v, dir := guarded(t, pullerPulls+","+otherPulls)
 	t.Run("docker login", func(t *testing.T) { dockerLogsIn(t, real.StartDocker(t, v.Addr), v.Addr) })
-	for name, start := range pullers(v) {
-		t.Run(name, func(t *testing.T) {
-			pull := start(t)
-			for _, who := range []struct {
-				login
-				may  bool
-				says string
-			}{
-				{login{"other", otherPassword}, false, "other may not pull from docker.io/acme/web"},
-				{login{"puller", otherPassword}, false, ""},
-				{login{}, false, ""},
-				{login{"puller", pullerPassword}, true, ""},
-			} {
-				if name == "containerd" {
-					who.says = "" // it shows a status
+	t.Run("clients", func(t *testing.T) {
+		for name, start := range pullers(v) {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				pull := start(t)
+				for _, who := range []struct {
+					login
+					may  bool
+					says string
+				}{
+					{login{"other", otherPassword}, false, "other may not pull from docker.io/acme/web"},
+					{login{"puller", otherPassword}, false, ""},
+					{login{}, false, ""},
+					{login{"puller", pullerPassword}, true, ""},
+				} {
+					if name == "containerd" {
+						who.says = "" // it shows a status
+					}
+					if r := pull(who.login, "acme/web"); (r.Code == 0) != who.may || !strings.Contains(r.Output(), who.says) {
+						t.Errorf("%+v: exit code %d\n%s", who.login, r.Code, r.Output())
+					}
 				}
-				if r := pull(who.login, "acme/web"); (r.Code == 0) != who.may || !strings.Contains(r.Output(), who.says) {
-					t.Errorf("%+v: exit code %d\n%s", who.login, r.Code, r.Output())
-				}
-			}
-		})
-	}
+			})
+		}
+	})
 	seen := outputs{"the log": v.Output()}
 	if status := seen.get(t, "http://"+v.Metrics+"/metrics"); status != http.StatusOK {
 		t.Error(status)

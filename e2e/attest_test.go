@@ -37,6 +37,7 @@ type attester func(t *testing.T, key, image, predicateType, predicate string)
 // What cosign attests with a key is found and counts as what it is, whatever version
 // made it, and cosign prints of it what we print.
 func TestAttestationsOfCosign(t *testing.T) {
+	t.Parallel()
 	two, three := real.NewCosign(t, 2), real.NewCosign(t, 3)
 	addr := real.StartDistribution(t)
 	keys, stranger := newKeyPair(t), newKeyPair(t)
@@ -63,6 +64,7 @@ func TestAttestationsOfCosign(t *testing.T) {
 		}},
 	} {
 		t.Run(version.name, func(t *testing.T) {
+			t.Parallel()
 			x := exchange{version.cosign, addr, proxy, keys}
 			for _, tt := range []struct {
 				name   string

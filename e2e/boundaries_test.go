@@ -31,19 +31,21 @@ var rooms = map[string]struct {
 	"vidimus/proxy/store":       {nil, "a store is not trusted, so it need not know what for"},
 	"vidimus/proxy/upstream":    {nil, "an upstream's client holds credentials and has nothing to decide"},
 	"vidimus/signer":            {[]string{"vidimus/verifier/envelope"}, "who signs and who verifies share formats and no code"},
+	"vidimus/signer/bounded":    {nil, "that a service may hang is all that is known of it"},
 	"vidimus/signer/identity":   {nil, "who signs without a key is found out in one place, which knows of no signature"},
-	"vidimus/signer/kms":        {nil, "keys in a KMS are opened in one place, which knows which schemes there are"},
-	"vidimus/signer/sigstore":   {[]string{"vidimus/signer", "vidimus/verifier/envelope"}, "the services of Sigstore prove signatures, and know nothing of registries"},
+	"vidimus/signer/kms":        {[]string{"vidimus/signer/bounded"}, "keys in a KMS are opened in one place, which knows which schemes there are"},
+	"vidimus/signer/sigstore":   {[]string{"vidimus/signer", "vidimus/signer/bounded", "vidimus/verifier/envelope"}, "the services of Sigstore prove signatures, and know nothing of registries"},
 	"vidimus/carrier": {[]string{"vidimus/signer", "vidimus/verifier/envelope"},
 		"evidence is carried as bytes and merged as a signer does it; what it is worth is not asked"},
 	"vidimus/cmd/vidimus": {[]string{
 		"vidimus/carrier", "vidimus/policy", "vidimus/policy/rego", "vidimus/proxy", "vidimus/proxy/access", "vidimus/proxy/hook", "vidimus/proxy/store", "vidimus/proxy/upstream",
 		"vidimus/signer", "vidimus/signer/identity", "vidimus/signer/kms", "vidimus/signer/sigstore", "vidimus/verifier", "vidimus/verifier/envelope",
 	}, "the only place that knows every part"},
-	"vidimus/e2e":       {nil, "tests only"},
-	"vidimus/e2e/bench": {[]string{"vidimus/signer"}, "what is measured is measured from outside, as a process; images are signed as vidimus sign does"},
-	"vidimus/e2e/lying": {nil, "an upstream for tests signs by itself, so that our own faults cannot hide each other"},
-	"vidimus/e2e/real":  {[]string{"vidimus/e2e/lying"}, "real components are told about nothing of ours but the binary"},
+	"vidimus/e2e":        {nil, "tests only"},
+	"vidimus/e2e/bench":  {[]string{"vidimus/signer"}, "what is measured is measured from outside, as a process; images are signed as vidimus sign does"},
+	"vidimus/e2e/lying":  {nil, "an upstream for tests signs by itself, so that our own faults cannot hide each other"},
+	"vidimus/e2e/notary": {nil, "who proves signatures for tests knows nothing of what is to be proven by them"},
+	"vidimus/e2e/real":   {[]string{"vidimus/e2e/lying"}, "real components are told about nothing of ours but the binary"},
 }
 
 // fences says which packages may be imported directly by which of ours, outside
@@ -67,7 +69,7 @@ var fences = []struct {
 	{"compress/...", []string{"vidimus/cmd/vidimus", "vidimus/e2e/..."},
 		"signed bytes are never decompressed: a bomb stays packed; only oci.file of policy eval unpacks layers, within bounds, for a person"},
 	{"github.com/klauspost/compress/...", []string{"vidimus/cmd/vidimus"}, "as compress: only oci.file of policy eval unpacks layers"},
-	{"github.com/sigstore/sigstore-go/pkg/testing/...", []string{}, "test code stays out of the program"},
+	{"github.com/sigstore/sigstore-go/pkg/testing/...", []string{"vidimus/e2e/notary"}, "test code stays out of the program"},
 	{"github.com/sigstore/sigstore-go/pkg/tuf", []string{"vidimus/cmd/vidimus"}, "a trust root is fetched by who may use the network; a library is given it"},
 	{"github.com/theupdateframework/...", []string{"vidimus/cmd/vidimus"}, "a trust root is fetched by who may use the network; a library is given it"},
 	{"github.com/distribution/distribution/v3/registry/handlers", []string{}, "its proxy serves what it did not verify"},
@@ -86,6 +88,7 @@ var fences = []struct {
 	{"math/rand/...", []string{"vidimus/proxy/upstream", "vidimus/signer", "vidimus/e2e/..."}, "jitter and free ports only; identifiers come from crypto/rand"},
 	{"testing/...", []string{"vidimus/e2e/..."}, "test code stays out of the program"},
 	{"vidimus/e2e/...", []string{"vidimus/e2e/..."}, "test code stays out of the program"},
+	{"vidimus/e2e/notary", []string{}, "only tests import what makes proof for them"},
 }
 
 // absent says what may not be in the binary at all, however it would come in.

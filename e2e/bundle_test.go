@@ -16,6 +16,7 @@ import (
 // What cosign 3 makes by default is found and admitted, where the registry has a
 // referrers API and where it has none; and what it attests is not.
 func TestBundlesOfCosign3(t *testing.T) {
+	t.Parallel()
 	for _, registry := range []struct {
 		name  string
 		start func(testing.TB) string
@@ -24,6 +25,7 @@ func TestBundlesOfCosign3(t *testing.T) {
 		{"go-containerregistry, which has one", real.StartGGCR},
 	} {
 		t.Run(registry.name, func(t *testing.T) {
+			t.Parallel()
 			cosign := real.NewCosign(t, 3)
 			addr := registry.start(t)
 			keys := keysIn(t.TempDir())
@@ -116,6 +118,7 @@ func TestBundlesOfCosign3(t *testing.T) {
 
 // What cosign 2 makes in its experimental mode is found where it lists it.
 func TestSignatureImagesWithASubjectOfCosign2(t *testing.T) {
+	t.Parallel()
 	for _, registry := range []struct {
 		name  string
 		start func(testing.TB) string
@@ -124,6 +127,7 @@ func TestSignatureImagesWithASubjectOfCosign2(t *testing.T) {
 		{"go-containerregistry", real.StartGGCR},
 	} {
 		t.Run(registry.name, func(t *testing.T) {
+			t.Parallel()
 			cosign, addr, keys := real.NewCosign(t, 2), registry.start(t), newKeyPair(t)
 			x := exchange{cosign, addr, proxyFor(t, addr, keys.public), keys}
 			repository, _, image := x.push(t)
@@ -151,6 +155,7 @@ func (x exchange) pushCalled(t *testing.T, name string) (repository, image strin
 
 // A bundle in the repository of COSIGN_REPOSITORY is found there, where the image is not.
 func TestABundleInAnotherRepositoryIsVerified(t *testing.T) {
+	t.Parallel()
 	addr := real.StartGGCR(t)
 	key := lying.P256()
 	public := key.WritePublic(t, t.TempDir(), "cosign.pub")
@@ -176,6 +181,7 @@ func TestABundleInAnotherRepositoryIsVerified(t *testing.T) {
 // With the same key and the same claim a bundle is admitted when cosign verify takes it,
 // and else not, but for what a rule says.
 func TestBundlesAreJudgedAsCosignJudgesThem(t *testing.T) {
+	t.Parallel()
 	cosign, addr := real.NewCosign(t, 3), real.StartGGCR(t)
 	key, stranger := lying.P256(), lying.P256()
 	public := key.WritePublic(t, t.TempDir(), "cosign.pub")

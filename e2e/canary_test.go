@@ -67,6 +67,7 @@ func (o outputs) command(t *testing.T, env []string, args ...string) real.Result
 // that behave and by such that want to learn them; then everything that anyone
 // can see is searched for them.
 func TestSecretsStayWhereTheyBelong(t *testing.T) {
+	t.Parallel()
 	basic := secret{"robot", "canary-basic-5b1f"}
 	bearer := secret{"robot", "canary-bearer-9c07"}
 	docker := secret{"robot", "canary-docker-e2d4"}

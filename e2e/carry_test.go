@@ -69,9 +69,11 @@ func (c carriage) verifies(t *testing.T, addr, repository string, contents ...ly
 }
 
 func TestACopyVerifiesWithCosignWhereItWent(t *testing.T) {
+	t.Parallel()
 	for _, from := range carriers {
 		for _, to := range carriers {
 			t.Run("from "+from.name+" to "+to.name, func(t *testing.T) {
+				t.Parallel()
 				c := newCarriage(t, from.start(t))
 				c.bundles(t)
 				target := to.start(t)
@@ -97,6 +99,7 @@ func TestACopyVerifiesWithCosignWhereItWent(t *testing.T) {
 }
 
 func TestWhatOneSavesTheOtherLoads(t *testing.T) {
+	t.Parallel()
 	c := newCarriage(t, real.StartDistribution(t))
 	target := real.StartDistribution(t)
 	source := c.addr + "/" + c.repository + ":v1"
@@ -130,6 +133,7 @@ func TestWhatOneSavesTheOtherLoads(t *testing.T) {
 }
 
 func TestPayloadsAndDownloadsAreCosigns(t *testing.T) {
+	t.Parallel()
 	c := newCarriage(t, real.StartDistribution(t))
 	image := c.at(c.addr, c.repository, c.index)
 	for _, args := range [][]string{
@@ -168,8 +172,10 @@ func TestPayloadsAndDownloadsAreCosigns(t *testing.T) {
 // Everything that an old key signed, as tags and as bundles, both cosigns verify with
 // the new one; and then a registry that deletes nothing says so.
 func TestResignedImagesVerifyWithCosign(t *testing.T) {
+	t.Parallel()
 	for _, registry := range carriers {
 		t.Run(registry.name, func(t *testing.T) {
+			t.Parallel()
 			c := newCarriage(t, registry.start(t))
 			c.bundles(t)
 			next := newKeyPair(t)

@@ -87,6 +87,7 @@ func (w *world) fill(t *testing.T, up upstream) {
 }
 
 func TestRealClients(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for _, up := range w.upstreams {
 		w.fill(t, up)
@@ -95,14 +96,17 @@ func TestRealClients(t *testing.T) {
 		name  string
 		start func(*testing.T) real.Client
 	}{
-		// containerd is first: its refusals are looked up in the record, and one that
-		// another client met within the last five seconds would be that client's.
+		// containerd is first, and alone: its refusals are looked up in the record, and one
+		// that another client met within the last five seconds would be that client's.
 		{"containerd", func(t *testing.T) real.Client { return real.StartContainerd(t, w.proxy.Addr, w.names()...) }},
 		{"docker", func(t *testing.T) real.Client { return real.StartDocker(t, w.proxy.Addr) }},
 		{"podman", func(t *testing.T) real.Client { return real.NewPodman(t, w.proxy.Addr, w.names()...) }},
 		{"skopeo", func(t *testing.T) real.Client { return real.NewSkopeo(t, w.proxy.Addr, w.names()...) }},
 	} {
 		t.Run(client.name, func(t *testing.T) {
+			if client.name != "containerd" {
+				t.Parallel()
+			}
 			c := client.start(t)
 			for _, up := range w.upstreams {
 				t.Run(up.software, func(t *testing.T) {

@@ -29,6 +29,7 @@ var requirements = slices.Concat(pullRequirements, blobRequirements, manifestReq
 // Through the proxy no requirement of the specification fails that the upstream does
 // not fail by itself, but for what is listed.
 func TestTheProxyConformsToTheSpecification(t *testing.T) {
+	t.Parallel()
 	for _, c := range conformers {
 		t.Run(c.name, func(t *testing.T) {
 			addr := c.start(t)

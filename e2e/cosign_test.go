@@ -67,8 +67,10 @@ func status(t *testing.T, v *real.Vidimus, repository, reference string) (int, s
 }
 
 func TestE6CosignAndVidimusUnderstandEachOther(t *testing.T) {
+	t.Parallel()
 	for _, major := range []int{2, 3} {
 		t.Run(fmt.Sprintf("cosign %d", major), func(t *testing.T) {
+			t.Parallel()
 			cosign := real.NewCosign(t, major)
 			registry := real.StartDistribution(t)
 			theirs := keysIn(t.TempDir())
@@ -202,6 +204,7 @@ func payloads(t *testing.T, stdout string) []any {
 
 // Six processes sign one image at the same moment: nobody's signature is lost.
 func TestConcurrentSignersLoseNothing(t *testing.T) {
+	t.Parallel()
 	for _, registry := range []struct {
 		name  string
 		start func(testing.TB) string

@@ -44,6 +44,7 @@ const pushRepository = "acme/web"
 // second in which a signature is seen to have stayed nothing is asked. No outcome
 // depends on them.
 func TestKillAtAnyMomentOfAPush(t *testing.T) {
+	t.Parallel()
 	seed := *crashSeed
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())

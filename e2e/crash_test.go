@@ -66,6 +66,7 @@ func delay(random *rand.Rand) time.Duration {
 // The moments are times of the clock, which is the point of it. No outcome
 // depends on them.
 func TestKillAtAnyMoment(t *testing.T) {
+	t.Parallel()
 	seed := *crashSeed
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())

@@ -352,6 +352,7 @@ func (s *specimen) String() string {
 // something else, a rule of ours is why: nothing passes here that cosign refuses but by the
 // rule that one form hides no other, and then a right signature is there.
 func TestDifferential(t *testing.T) {
+	t.Parallel()
 	cosigns := map[int]*real.Cosign{2: real.NewCosign(t, 2), 3: real.NewCosign(t, 3)}
 	listing, tagging := lying.Start(t), lying.Start(t)
 	tagging.WithoutReferrers()

@@ -44,6 +44,10 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	builds = dir
+	if err := real.Overlap(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	if err := readSources(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

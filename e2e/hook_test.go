@@ -17,6 +17,7 @@ import (
 // What is pushed straight to distribution's registry, which tells of it, is signed
 // there once, though the registry tells of the signatures as well.
 func TestDistributionTellsOfPushes(t *testing.T) {
+	t.Parallel()
 	const token = "canary-token-of-the-hook"
 	keys, dir, addr := newKeyPair(t), real.Dir(t), real.FreeAddr(t)
 	real.Write(t, dir, "token", token+"\n")
@@ -48,7 +49,7 @@ policies: [{match: "local/acme/**", require: release, push: {sign: release, hook
 	}
 	eventually := func(f func() error) {
 		t.Helper()
-		if err := real.Eventually(t.Context(), 30*time.Second, f); err != nil {
+		if err := real.Eventually(t.Context(), 2*time.Minute, f); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -74,7 +75,7 @@ policies: [{match: "local/acme/**", require: release, push: {sign: release, hook
 		return nil
 	})
 	for _, content := range append(index.Children, index) {
-		body, ok := w.manifest("acme/web", lying.SignatureTag(content.Digest()))
+		body, ok := w.manifest(t, "acme/web", lying.SignatureTag(content.Digest()))
 		if n := strings.Count(string(body), "dev.cosignproject.cosign/signature"); !ok || n != 1 {
 			t.Errorf("%d signatures of %s", n, content.Digest())
 		}

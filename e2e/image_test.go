@@ -89,6 +89,7 @@ func (d dockerfile) context(t *testing.T, dir string, files map[string][]byte) {
 // The build stage's image has the toolchain that go.mod asks for: another would
 // be fetched at each build, or fail.
 func TestBuildStageHasTheModulesToolchain(t *testing.T) {
+	t.Parallel()
 	module, err := os.ReadFile(filepath.Join("..", "go.mod"))
 	if err != nil {
 		t.Fatal(err)
@@ -110,6 +111,7 @@ func TestBuildStageHasTheModulesToolchain(t *testing.T) {
 // Dockerfile's comment says: without root, capabilities or a writable file
 // system.
 func TestImageIsBuiltAndRuns(t *testing.T) {
+	t.Parallel()
 	up := lying.StartTLS(t)
 	key, web := lying.P256(), lying.Image("web")
 	up.PushSigned("acme/web", web, key, "v1")
@@ -184,7 +186,7 @@ policies:
 			"http://" + addr + "/v2/docker.io/acme/unsigned/manifests/v1": http.StatusForbidden,
 		}
 		for url, status := range want {
-			err := real.Eventually(t.Context(), 20*time.Second, func() error {
+			err := real.Eventually(t.Context(), 2*time.Minute, func() error {
 				resp, err := http.Get(url)
 				if err != nil {
 					return err

@@ -40,6 +40,7 @@ func TestVidimusSignsKeyless(t *testing.T) {
 	keyless := []string{"--identity-token", token, "--signing-config", sigstore.SigningConfig, "--trusted-root", sigstore.TrustedRoot}
 
 	t.Run("into a bundle and a tag", func(t *testing.T) {
+		t.Parallel()
 		_, image := pushed(t, registry, "acme/both")
 		r := must(t, vidimus(t, "", nil, append(append([]string{"sign", "-a", "env=prod"}, keyless...), image)...))
 		must(t, sigstore.VerifyKeyless(t, three, sigstore.Issuer.Email(), who, image, "-a", "env=prod"))
@@ -55,6 +56,7 @@ func TestVidimusSignsKeyless(t *testing.T) {
 			"--certificate-oidc-issuer", sigstore.Issuer.Email(), image))
 	})
 	t.Run("as a workflow, into a bundle", func(t *testing.T) {
+		t.Parallel()
 		_, image := pushed(t, registry, "acme/bundle")
 		token, identity := sigstore.Issuer.Workflow(t, "acme/web", "release.yml", "refs/tags/v1")
 		must(t, vidimus(t, "", []string{"SIGSTORE_ID_TOKEN=" + token}, append(append([]string{"sign", "--format", "bundle"}, keyless[2:]...), image)...))
@@ -62,6 +64,7 @@ func TestVidimusSignsKeyless(t *testing.T) {
 		must(t, sigstore.VerifyKeyless(t, two, sigstore.Issuer.GitHub(), identity, image))
 	})
 	t.Run("with a key, an entry and a timestamp", func(t *testing.T) {
+		t.Parallel()
 		_, image := pushed(t, registry, "acme/key")
 		key := newKeyPair(t)
 		r := must(t, vidimus(t, "", password, append(append([]string{"sign", "--key", key.private}, keyless[2:]...), image)...))
@@ -72,6 +75,7 @@ func TestVidimusSignsKeyless(t *testing.T) {
 		}
 	})
 	t.Run("attests, and signs a file", func(t *testing.T) {
+		t.Parallel()
 		_, image := pushed(t, registry, "acme/attested")
 		dir := t.TempDir()
 		predicate := real.Write(t, dir, "vex.json", `{"@context":"https://openvex.dev/ns","statements":[]}`)
@@ -82,6 +86,7 @@ func TestVidimusSignsKeyless(t *testing.T) {
 		must(t, printed(t, three, r.Stderr))
 	})
 	t.Run("attests under a tag, stamped as cosign stamps", func(t *testing.T) {
+		t.Parallel()
 		_, image := pushed(t, registry, "acme/stamped")
 		key := newKeyPair(t)
 		predicate := real.Write(t, t.TempDir(), "vex.json", `{"@context":"https://openvex.dev/ns","statements":[]}`)
@@ -94,6 +99,7 @@ func TestVidimusSignsKeyless(t *testing.T) {
 		must(t, vidimus(t, "", nil, "verify-attestation", "--key", key.public, "--type", "openvex", "--use-signed-timestamps", "--trusted-root", sigstore.TrustedRoot, image))
 	})
 	t.Run("a token that is worth nothing is refused, and not shown", func(t *testing.T) {
+		t.Parallel()
 		_, image := pushed(t, registry, "acme/none")
 		forged := real.StartIssuer(t).Token(t, who)
 		r := vidimus(t, "", []string{"SIGSTORE_ID_TOKEN=" + forged}, append(append([]string{"sign"}, keyless[2:]...), image)...)

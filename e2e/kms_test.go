@@ -72,6 +72,7 @@ func startVault(t *testing.T) (env []string) {
 // A key that never leaves its KMS signs; cosign verifies with its public half, and the
 // proxy asks the KMS itself.
 func TestAKeyInAKMSSignsAndIsTrusted(t *testing.T) {
+	t.Parallel()
 	const key = "hashivault://release"
 	env := startVault(t)
 	registry := real.StartDistribution(t)

@@ -14,6 +14,7 @@ import (
 // themselves are tried on the handler, with many more lies; here it is seen
 // that real clients take the proxy's way of failing for a failure.
 func TestClientsTakeNoLie(t *testing.T) {
+	t.Parallel()
 	up := lying.Start(t)
 	key := lying.P256()
 	dir := real.Dir(t)
@@ -78,6 +79,7 @@ policies:
 
 // The catch-all of containerd's configuration leaves no registry out.
 func TestContainerdsDefaultHostsFileEnforces(t *testing.T) {
+	t.Parallel()
 	up := lying.Start(t)
 	key := lying.P256()
 	dir := real.Dir(t)
@@ -101,6 +103,7 @@ policies:
 // skopeo reads an image and its configuration through the proxy as
 // docs/clients.md says.
 func TestSkopeoInspectsThroughTheProxy(t *testing.T) {
+	t.Parallel()
 	up := lying.Start(t)
 	key := lying.P256()
 	dir := real.Dir(t)

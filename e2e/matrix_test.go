@@ -210,6 +210,7 @@ var reasons = map[string]string{
 // with logs of both versions, comes through a proxy where, and only where, its policy says
 // so, and is refused for the right reason elsewhere.
 func TestEveryFormUnderEveryPolicy(t *testing.T) {
+	t.Parallel()
 	m := &matrix{two: real.NewCosign(t, 2), three: real.NewCosign(t, 3), registry: real.StartDistribution(t), key: newKeyPair(t), stranger: newKeyPair(t)}
 	crane := real.Program(t, "crane")
 	m.sigstore = real.StartSigstore(t)
@@ -236,28 +237,31 @@ func TestEveryFormUnderEveryPolicy(t *testing.T) {
 	if len(names) != len(judges) || len(lines) != len(forms)+1 {
 		t.Fatalf("the table has %d policies and %d forms, where there are %d and %d", len(names), len(lines)-1, len(judges), len(forms))
 	}
-	for i, form := range forms {
-		t.Run(form.name, func(t *testing.T) {
-			cells := strings.Fields(lines[i+1])
-			if cells[0] != form.name || len(cells) != len(judges)+1 {
-				t.Fatalf("the table has %q", lines[i+1])
-			}
-			pulled := map[bool]bool{} // one that is served and one that is refused, each by a client
-			for j, judge := range judges {
-				want, served := cells[j+1], cells[j+1] == "ok"
-				if got := verdict(t, proxy, image(judge.name, form.name)); got != want || names[j] != judge.name {
-					t.Errorf("%s: %s, want %s", judge.name, got, want)
+	t.Run("judged", func(t *testing.T) {
+		for i, form := range forms {
+			t.Run(form.name, func(t *testing.T) {
+				t.Parallel()
+				cells := strings.Fields(lines[i+1])
+				if cells[0] != form.name || len(cells) != len(judges)+1 {
+					t.Fatalf("the table has %q", lines[i+1])
 				}
-				if pulled[served] {
-					continue
+				pulled := map[bool]bool{} // one that is served and one that is refused, each by a client
+				for j, judge := range judges {
+					want, served := cells[j+1], cells[j+1] == "ok"
+					if got := verdict(t, proxy, image(judge.name, form.name)); got != want || names[j] != judge.name {
+						t.Errorf("%s: %s, want %s", judge.name, got, want)
+					}
+					if pulled[served] {
+						continue
+					}
+					pulled[served] = true
+					if r := pull(t, judge.name, form.name); (r.Code == 0) != served || !served && !strings.Contains(r.Stderr, "DENIED: Vidimus refused") {
+						t.Errorf("%s: crane ends with %d\n%s", judge.name, r.Code, r.Output())
+					}
 				}
-				pulled[served] = true
-				if r := pull(t, judge.name, form.name); (r.Code == 0) != served || !served && !strings.Contains(r.Stderr, "DENIED: Vidimus refused") {
-					t.Errorf("%s: crane ends with %d\n%s", judge.name, r.Code, r.Output())
-				}
-			}
-		})
-	}
+			})
+		}
+	})
 	t.Run("cosign verifies through the proxy", func(t *testing.T) {
 		through := proxy.Addr + "/" + image("exact", "v3-bundle-keyless")
 		must(t, m.sigstore.VerifyKeyless(t, m.three, m.sigstore.Issuer.Email(), dev, through+":v1"))

@@ -56,6 +56,7 @@ func (r *recording) reads(repository string, f func()) (manifests, blobs []strin
 // What a signer writes who is told of no annotation is predicted to the byte, so
 // that two lookups decide.
 func TestAPlainSignatureIsCheckedWithoutFetchingItsPayload(t *testing.T) {
+	t.Parallel()
 	key := newKeyPair(t)
 	for _, signer := range []struct {
 		name string
@@ -72,6 +73,7 @@ func TestAPlainSignatureIsCheckedWithoutFetchingItsPayload(t *testing.T) {
 		}},
 	} {
 		t.Run(signer.name, func(t *testing.T) {
+			t.Parallel()
 			upstream := &recording{Handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
 			server := httptest.NewServer(upstream)
 			t.Cleanup(server.Close)

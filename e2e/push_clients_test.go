@@ -37,6 +37,7 @@ func pushWith(t *testing.T, tool containersTool, from, to string) real.Result {
 }
 
 func TestRealClientsPush(t *testing.T) {
+	t.Parallel()
 	w := newPushWorld(t)
 	source := real.StartDistribution(t)
 	for kind, content := range map[string]lying.Content{
@@ -96,6 +97,7 @@ func TestRealClientsPush(t *testing.T) {
 		}, false},
 	} {
 		t.Run(client.name, func(t *testing.T) {
+			t.Parallel()
 			push := client.make(t)
 			for _, kind := range []string{"one", "one-docker", "many", "many-docker"} {
 				if strings.HasPrefix(kind, "many") && !client.all {
@@ -115,7 +117,7 @@ func TestRealClientsPush(t *testing.T) {
 // isOfKind fails the test unless the registry shows an index where one was pushed.
 func (w *pushWorld) isOfKind(t *testing.T, repository, kind string) {
 	t.Helper()
-	body, _ := w.manifest(repository, "v1")
+	body, _ := w.manifest(t, repository, "v1")
 	if isIndex := strings.Contains(string(body), `"manifests"`); isIndex != strings.HasPrefix(kind, "many") {
 		t.Errorf("%s was pushed, and there is %s", kind, body)
 	}
@@ -124,6 +126,7 @@ func (w *pushWorld) isOfKind(t *testing.T, repository, kind string) {
 // helm reads back what it has put by digest, before it is tagged and so before it is
 // signed: who pushes charts may sign, too, which is to read what is not allowed yet.
 func TestHelmPushesCharts(t *testing.T) {
+	t.Parallel()
 	users := real.Write(t, t.TempDir(), "users", htpasswd(t, "charts", otherPassword))
 	w := newPushWorldBefore(t, real.StartDistribution(t), fmt.Sprintf(`
 auth:
@@ -154,6 +157,7 @@ auth:
 // stays as it is. cosign copy puts the image under the tag of its digest, too, which
 // is free where the upstream lists referrers by itself.
 func TestCosignPushesThroughTheProxy(t *testing.T) {
+	t.Parallel()
 	w := newPushWorldBefore(t, lying.Start(t).Host, "")
 	source := real.StartDistribution(t)
 	image := real.Busybox(t, real.OCI, "copied by cosign")

@@ -46,11 +46,11 @@ policies:
 func (w *pushWorld) name(repository string) string { return w.proxy.Addr + "/local/" + repository }
 
 // manifest returns a manifest of the registry itself.
-func (w *pushWorld) manifest(repository, reference string) (body []byte, ok bool) {
-	w.Helper()
+func (w *pushWorld) manifest(t *testing.T, repository, reference string) (body []byte, ok bool) {
+	t.Helper()
 	request, err := http.NewRequest("GET", "http://"+w.registry+"/v2/"+repository+"/manifests/"+reference, nil)
 	if err != nil {
-		w.Fatal(err)
+		t.Fatal(err)
 	}
 	for _, accepted := range []string{"application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json",
 		"application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.distribution.manifest.list.v2+json"} {
@@ -58,12 +58,12 @@ func (w *pushWorld) manifest(repository, reference string) (body []byte, ok bool
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		w.Fatal(err)
+		t.Fatal(err)
 	}
 	defer response.Body.Close()
 	body, err = io.ReadAll(response.Body)
 	if err != nil {
-		w.Fatal(err)
+		t.Fatal(err)
 	}
 	return body, response.StatusCode == http.StatusOK
 }
@@ -72,7 +72,7 @@ func (w *pushWorld) manifest(repository, reference string) (body []byte, ok bool
 // cosign verifies, and the proxy serves it.
 func (w *pushWorld) isSigned(t *testing.T, repository, tag string) {
 	t.Helper()
-	body, ok := w.manifest(repository, tag)
+	body, ok := w.manifest(t, repository, tag)
 	if !ok {
 		t.Fatalf("the registry shows no %s:%s", repository, tag)
 	}
@@ -95,6 +95,7 @@ func (w *pushWorld) isSigned(t *testing.T, repository, tag string) {
 
 // A24 with real clients: cosign 2 reads, adds and writes, many at once.
 func TestManyCosignsSignThroughTheProxyAtOnce(t *testing.T) {
+	t.Parallel()
 	w := newPushWorld(t)
 	image := lying.Image("signed by many")
 	digest := lying.Digest(image.Body)
@@ -113,7 +114,7 @@ func TestManyCosignsSignThroughTheProxyAtOnce(t *testing.T) {
 		})
 	}
 	group.Wait()
-	body, _ := w.manifest("open/web", lying.SignatureTag(digest))
+	body, _ := w.manifest(t, "open/web", lying.SignatureTag(digest))
 	var m v1.Manifest
 	if err := json.Unmarshal(body, &m); err != nil {
 		t.Fatal(err)
@@ -126,6 +127,7 @@ func TestManyCosignsSignThroughTheProxyAtOnce(t *testing.T) {
 // distribution has no referrers API: cosign 3 finds its bundle all the same, through
 // the proxy and beside it.
 func TestCosignSignsABundleThroughTheProxy(t *testing.T) {
+	t.Parallel()
 	w := newPushWorld(t)
 	image := lying.Image("bundle")
 	digest := lying.Digest(image.Body)

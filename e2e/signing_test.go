@@ -38,12 +38,14 @@ func pushed(t *testing.T, registry, repository string) (content lying.Content, i
 // first. That the tag is good beside a bundle is seen where cosign is told to look there
 // alone, as podman and older versions do.
 func TestCosignVerifiesEveryFormatThatWeSign(t *testing.T) {
+	t.Parallel()
 	two, three := real.NewCosign(t, 2), real.NewCosign(t, 3)
 	key := newKeyPair(t)
 	for _, r := range registries {
 		registry := r.start(t)
 		for _, format := range []string{"tag", "bundle", "both"} {
 			t.Run(r.name+" "+format, func(t *testing.T) {
+				t.Parallel()
 				repository := "acme/" + format
 				_, image := pushed(t, registry, repository)
 				proxy := proxyFor(t, registry, key.public)
@@ -78,6 +80,7 @@ func TestCosignVerifiesEveryFormatThatWeSign(t *testing.T) {
 
 // A name that a bundle claims is the repository's, as a tag's is.
 func TestABundleClaimsItsRepository(t *testing.T) {
+	t.Parallel()
 	registry := real.StartDistribution(t)
 	key := newKeyPair(t)
 	content, image := pushed(t, registry, "acme/here")
@@ -96,6 +99,7 @@ func TestABundleClaimsItsRepository(t *testing.T) {
 
 // What we attest both versions of cosign verify, in each format, and by its type only.
 func TestCosignVerifiesWhatWeAttest(t *testing.T) {
+	t.Parallel()
 	two, three := real.NewCosign(t, 2), real.NewCosign(t, 3)
 	key := newKeyPair(t)
 	registry := real.StartDistribution(t)
@@ -110,6 +114,7 @@ func TestCosignVerifiesWhatWeAttest(t *testing.T) {
 		{"https://example.com/predicate", provenance, "bundle"},
 	} {
 		t.Run(tt.format+" "+tt.predicateType, func(t *testing.T) {
+			t.Parallel()
 			_, image := pushed(t, registry, "acme/attested-"+tt.format)
 			r := must(t, vidimus(t, "", password, "attest", "--key", key.private, "--format", tt.format, "--type", tt.predicateType, "--predicate", tt.file, image))
 			must(t, printed(t, three, r.Stdout))
@@ -130,6 +135,7 @@ func TestCosignVerifiesWhatWeAttest(t *testing.T) {
 
 // What we print, and either program attaches, cosign verifies.
 func TestCosignVerifiesAttestationsThatWerePrinted(t *testing.T) {
+	t.Parallel()
 	two, three := real.NewCosign(t, 2), real.NewCosign(t, 3)
 	key := newKeyPair(t)
 	registry := real.StartDistribution(t)
@@ -153,6 +159,7 @@ func TestCosignVerifiesAttestationsThatWerePrinted(t *testing.T) {
 
 // Files go both ways, in every shape.
 func TestCosignAndVidimusUnderstandEachOthersBlobs(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	file := real.Write(t, dir, "release.tar", "released\n")
 	other := real.Write(t, dir, "other.tar", "something else\n")
@@ -167,6 +174,7 @@ func TestCosignAndVidimusUnderstandEachOthersBlobs(t *testing.T) {
 			"new bundle": {[]string{"--bundle", "S"}, []string{"--new-bundle-format=true", "--bundle", "S"}, []string{"--bundle", "S"}, []string{"--new-bundle-format=true", "--trusted-root", cosign.TrustsNobody()}},
 		} {
 			t.Run(fmt.Sprintf("cosign %d, %s", major, name), func(t *testing.T) {
+				t.Parallel()
 				at := filepath.Join(t.TempDir(), "s")
 				here := func(command string, args ...[]string) []string {
 					all := []string{command}
@@ -207,10 +215,12 @@ func TestCosignAndVidimusUnderstandEachOthersBlobs(t *testing.T) {
 
 // Keys of every kind, and a key that was imported.
 func TestCosignVerifiesBundlesOfEveryKindOfKey(t *testing.T) {
+	t.Parallel()
 	cosign := real.NewCosign(t, 3)
 	registry := real.StartDistribution(t)
 	for _, kind := range []string{"P-256", "P-384", "P-521", "RSA", "Ed25519"} {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			plain := real.Write(t, dir, "plain.pem", plainKey(t, kind))
 			must(t, vidimus(t, dir, password, "import-key-pair", "--key", plain, "--output-key-prefix", "cosign"))

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -41,6 +42,9 @@ type Evaluator struct {
 	all     bool          // Options.Everything
 	slots   chan struct{} // one for each decision that reads evidence
 	rego    chan struct{} // one for each decision that evaluates Rego
+
+	mu     sync.Mutex
+	shares map[string]chan struct{} // of slots, by the upstream that evidence is read from
 }
 
 // NewEvaluator makes an Evaluator of set and sources, neither of which is
@@ -54,6 +58,7 @@ func NewEvaluator(set *Set, sources []verifier.Source, options Options) *Evaluat
 		all:     options.Everything,
 		slots:   make(chan struct{}, verifier.MaxDecisions),
 		rego:    make(chan struct{}, runtime.GOMAXPROCS(0)),
+		shares:  make(map[string]chan struct{}),
 	}
 	if e.now == nil {
 		e.now = time.Now
@@ -85,7 +90,8 @@ func (p *PanicError) Error() string {
 // the first policy that matches denies, allows unverified, or asks for evidence.
 //
 // A decision takes at most verifier.DecisionTime, waiting for one of
-// verifier.MaxDecisions places included, and reads at most
+// verifier.MaxDecisions places included, of which the repositories of one upstream have
+// verifier.MaxDecisionsOfOne at most, and reads at most
 // verifier.DecisionRequests times and verifier.DecisionBytes; what is found
 // within these is evaluated. A read that is not needed any more is cancelled, and
 // not waited for. A registry that is a verifier.Expectant is told of the first
@@ -295,11 +301,14 @@ type findings struct {
 func (e *Evaluator) look(ctx context.Context, registry verifier.Registry, subject verifier.Subject, authorities []verifier.Authority, sources []verifier.Source, satisfied func([]verifier.Evidence) bool) (findings, error) {
 	ctx, cancel := context.WithTimeout(ctx, verifier.DecisionTime)
 	defer cancel()
-	select {
-	case e.slots <- struct{}{}:
-		defer func() { <-e.slots }()
-	case <-ctx.Done():
-		return findings{}, fmt.Errorf("wait for one of %d places: %w: %w", verifier.MaxDecisions, errBusy, ctx.Err())
+	upstream, _, _ := strings.Cut(subject.Repository, "/")
+	for _, places := range []chan struct{}{e.share(upstream), e.slots} {
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+		case <-ctx.Done():
+			return findings{}, fmt.Errorf("wait for one of %d places: %w: %w", cap(places), errBusy, ctx.Err())
+		}
 	}
 	counting := newBudget(registry)
 	report := verifier.Verify(ctx, counting, subject, authorities, sources, satisfied)
@@ -312,6 +321,20 @@ func (e *Evaluator) look(ctx context.Context, registry verifier.Registry, subjec
 		}
 	}
 	return found, ctx.Err()
+}
+
+// share returns the places for decisions with evidence of one upstream: one that hangs
+// must not keep what others hold from being decided about. There are as many of them as
+// upstreams in the configuration.
+func (e *Evaluator) share(upstream string) chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	places := e.shares[upstream]
+	if places == nil {
+		places = make(chan struct{}, verifier.MaxDecisionsOfOne)
+		e.shares[upstream] = places
+	}
+	return places
 }
 
 func (d *Decision) allow(explained string) {

@@ -68,8 +68,12 @@ func TestOnlySoManyDecisionsAtOnce(t *testing.T) {
 		}}, Options{})
 		registry := &stuck{entered: make(chan struct{}, 2*verifier.MaxDecisions), release: make(chan struct{})}
 		var running sync.WaitGroup
-		for range verifier.MaxDecisions {
-			running.Go(func() { _, _ = e.Evaluate(t.Context(), registry, subject()) })
+		for i := range verifier.MaxDecisions {
+			s := subject()
+			if i >= verifier.MaxDecisionsOfOne {
+				s.Repository = "quay.io/acme/web"
+			}
+			running.Go(func() { _, _ = e.Evaluate(t.Context(), registry, s) })
 		}
 		synctest.Wait()
 		if n := len(registry.entered); n != verifier.MaxDecisions {
@@ -78,7 +82,9 @@ func TestOnlySoManyDecisionsAtOnce(t *testing.T) {
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		d, err := e.Evaluate(ctx, registry, subject())
+		other := subject()
+		other.Repository = "gcr.io/acme/web"
+		d, err := e.Evaluate(ctx, registry, other)
 		if !errors.Is(err, context.DeadlineExceeded) || d.Reason != ReasonInconclusive || d.Allowed {
 			t.Errorf("one more: %+v, %v", d, err)
 		}
@@ -94,6 +100,31 @@ func TestOnlySoManyDecisionsAtOnce(t *testing.T) {
 		running.Wait()
 		w.sign(web, "release")
 		allow(t, e, w, subject())
+	})
+}
+
+// TestAnUpstreamThatHangsLeavesPlacesToOthers: decisions about what one upstream holds,
+// however many, and however long it takes to say what evidence there is.
+func TestAnUpstreamThatHangsLeavesPlacesToOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.evaluator(Config{Policies: []Policy{{Match: mustMatch(t, "**"), Require: one("release"), SignedAs: Ignore}}}, Options{})
+		registry := &stuck{entered: make(chan struct{}, 4*verifier.MaxDecisions), release: make(chan struct{})}
+		var running sync.WaitGroup
+		for range 2 * verifier.MaxDecisions {
+			running.Go(func() { _, _ = e.Evaluate(t.Context(), registry, subject()) })
+		}
+		synctest.Wait()
+		elsewhere := subject()
+		elsewhere.Repository = "quay.io/acme/web"
+		w.sign(elsewhere.Repository, "release")
+		begun := time.Now()
+		allow(t, e, w, elsewhere)
+		if waited := time.Since(begun); waited > 0 {
+			t.Errorf("it waited %v for another upstream", waited)
+		}
+		close(registry.release)
+		running.Wait()
 	})
 }
 

@@ -34,10 +34,17 @@ func TestAKeyThatSignsPushesVouchesForTheNamedRepositoryAlone(t *testing.T) {
 				SigningKeys: []string{signs.ID()},
 				Policies:    []Policy{{Match: mustMatch(t, "**"), Require: one("release"), SignedAs: test.as}},
 			}, Options{})
+			d := Decision{}
 			if test.reason == "" {
-				allow(t, e, w, subject())
+				d = allow(t, e, w, subject())
 			} else {
-				deny(t, e, w, subject(), test.reason)
+				d = deny(t, e, w, subject(), test.reason)
+			}
+			// and the record tells the same of it
+			for _, piece := range d.Pieces() {
+				if counts := len(piece.Counts) > 0; counts != (test.reason == "") {
+					t.Errorf("the record says that it counts for %v", piece.Counts)
+				}
 			}
 		})
 	}

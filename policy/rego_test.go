@@ -3,7 +3,6 @@ package policy
 import (
 	"context"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -112,7 +111,7 @@ func TestRegoAboutAnAttestation(t *testing.T) {
 // Rego may want what require does not need: a decision stands no longer than what Rego
 // was told.
 func TestADecisionEndsWhenRegoWouldBeToldOtherwise(t *testing.T) {
-	n := newNotary(t)
+	n := newProving(t)
 	w := newWorld(t)
 	authorities := w.authorities()
 	for i := range authorities {
@@ -123,7 +122,7 @@ func TestADecisionEndsWhenRegoWouldBeToldOtherwise(t *testing.T) {
 	private := n.named("private", "https://a.example/x")
 	private.PrivatePKI = true
 	var err error
-	if private.Root, err = verifier.ParseCAs(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: n.cert.Raw})); err != nil {
+	if private.Root, err = verifier.ParseCAs(n.CAs()); err != nil {
 		t.Fatal(err)
 	}
 	now := noon

@@ -14,7 +14,7 @@ import (
 // What is only observed tells who signed, and a line of policy for it; under enforce
 // nothing is looked for that is not asked for.
 func TestObservingTellsWhoMaySignAndSuggestsIt(t *testing.T) {
-	n := newNotary(t)
+	n := newProving(t)
 	w := newWorld(t)
 	const who = "https://github.com/acme/web/.github/workflows/release.yml@refs/tags/v1"
 	w.attach(web, []any{n.byName(w, web, who, noon)})
@@ -201,7 +201,7 @@ func TestEachPieceIsWeighed(t *testing.T) {
 		w.sign(web, tt.by)
 		tt.p.Match = mustMatch(t, "**")
 		authorities := w.authorities()
-		root := newNotary(t).trust()
+		root := newProving(t).trust()
 		for i := range authorities {
 			authorities[i].Root = root
 		}

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"encoding/pem"
 	"slices"
 	"strings"
 	"testing"
@@ -17,7 +16,7 @@ func ago(d time.Duration) time.Time { return noon.Add(-d) }
 const oneDay = 24 * time.Hour
 
 func TestTheAgeOfASignatureDecides(t *testing.T) {
-	n := newNotary(t)
+	n := newProving(t)
 	for _, tt := range []struct {
 		name           string
 		maxAge, minAge time.Duration
@@ -80,7 +79,7 @@ func TestTheAgeOfASignatureDecides(t *testing.T) {
 // Everybody who is needed must be of the age that is asked for, and the first to expire
 // ends it.
 func TestEachSignatureThatIsNeededHasAnAge(t *testing.T) {
-	n := newNotary(t)
+	n := newProving(t)
 	w := newWorld(t)
 	authorities := w.authorities()
 	for i := range authorities {
@@ -99,7 +98,7 @@ func TestEachSignatureThatIsNeededHasAnAge(t *testing.T) {
 }
 
 func TestOneLineBindsEveryRepositoryToItsOwnWorkflow(t *testing.T) {
-	n := newNotary(t)
+	n := newProving(t)
 	w := newWorld(t)
 	const workflow = "https://github.com/acme/%/.github/workflows/release.yml@refs/tags/v1"
 	of := func(repo string) string { return strings.Replace(workflow, "%", repo, 1) }
@@ -123,7 +122,7 @@ func TestOneLineBindsEveryRepositoryToItsOwnWorkflow(t *testing.T) {
 // Who is in two authorities has signed once, and which authority that is for does not
 // matter.
 func TestOneSignerCountsForOneAuthority(t *testing.T) {
-	n := newNotary(t)
+	n := newProving(t)
 	w := newWorld(t)
 	authorities := []verifier.Authority{n.named("a", "https://a.example/*"), n.named("b", "https://a.example/x*")}
 	e := w.evaluator(Config{Authorities: authorities, Policies: []Policy{{Match: mustMatch(t, "**"), Require: allOf("a", "b")}}},
@@ -170,7 +169,7 @@ func TestSignersAreAssignedToAsManyAuthoritiesAsCanBe(t *testing.T) {
 }
 
 func TestAnAuthorityThatCannotVouchIsRefused(t *testing.T) {
-	n := newNotary(t)
+	n := newProving(t)
 	w := newWorld(t)
 	key := w.key("release")
 	with := func(a verifier.Authority, change func(*verifier.Authority)) verifier.Authority {
@@ -221,7 +220,7 @@ func TestAnAuthorityThatCannotVouchIsRefused(t *testing.T) {
 
 // A certificate that could be a suspended authority's leaves it open.
 func TestASuspendedTrustRootLeavesItOpen(t *testing.T) {
-	n := newNotary(t)
+	n := newProving(t)
 	w := newWorld(t)
 	w.attach(web, []any{n.byName(w, web, "https://a.example/x", noon)})
 	ci := n.named("ci", "https://a.example/x")
@@ -235,13 +234,13 @@ func TestASuspendedTrustRootLeavesItOpen(t *testing.T) {
 
 // Where no time is proven, what a certificate of a private PKI allows ends with it.
 func TestADecisionEndsWithAPrivateCertificate(t *testing.T) {
-	n := newNotary(t)
+	n := newProving(t)
 	w := newWorld(t)
 	w.attach(web, []any{n.byName(w, web, "https://a.example/x", noon)})
 	acme := n.named("acme", "https://a.example/x")
 	acme.PrivatePKI = true
 	var err error
-	if acme.Root, err = verifier.ParseCAs(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: n.cert.Raw})); err != nil {
+	if acme.Root, err = verifier.ParseCAs(n.CAs()); err != nil {
 		t.Fatal(err)
 	}
 	now := noon

@@ -126,10 +126,11 @@ func (p *Policy) weighSignature(suspended map[string]string, subject Subject, e 
 	if len(by) == 0 {
 		return w
 	}
-	if !nameHolds(p, subject, e.ClaimedName()) {
-		return w.fails(CheckName, explainName(p, subject, e.ClaimedName()))
+	named := p.named(e.KeyID())
+	if !nameHolds(named, subject, e.ClaimedName()) {
+		return w.fails(CheckName, explainName(named, subject, e.ClaimedName()))
 	}
-	if p.SignedAs != Ignore {
+	if named.SignedAs != Ignore {
 		w.holds(CheckName)
 	}
 	if missingAnnotation(p, e) != "" {

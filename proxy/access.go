@@ -55,6 +55,15 @@ func (q *request) callerName() string {
 	return printable(q.caller.String())
 }
 
+// exactCaller is the caller as the access list would name it, to the letter: no two have
+// the same. It is not for the eyes of people.
+func (q *request) exactCaller() string {
+	if q.Access == nil {
+		return ""
+	}
+	return q.caller.String()
+}
+
 // may reports whether the caller may do action in a canonical repository.
 func (q *request) may(repository string, action access.Action) bool {
 	if q.Access == nil {

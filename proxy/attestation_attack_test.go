@@ -139,10 +139,10 @@ func TestCVE202346737TenThousandAttestations(t *testing.T) {
 
 // A key counts in its window, and a time is what is proven.
 func TestCVE202654787KeysOutsideOfTheirTime(t *testing.T) {
-	s, elsewhere := newSigstore(t, virtual), newSigstore(t, virtualOther)
+	s, elsewhere := newSigstore(t), newSigstoreElsewhere(t)
 	image := lying.Image("web")
 	payload := lying.Payload("", image.Digest(), nil)
-	until := s.now.Add(-20 * time.Second).Truncate(time.Second) // as a log has it
+	until := s.Now.Add(-20 * time.Second).Truncate(time.Second) // as a log has it
 	for _, tt := range []struct {
 		name    string
 		refused bool
@@ -170,7 +170,7 @@ func TestCVE202654787KeysOutsideOfTheirTime(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t, func(w *world, settings *settings) {
-				w.clock.at = s.now
+				w.clock.at = s.Now
 				a := &settings.authorities[0]
 				a.Root, a.Windows = s.trust(true, false), map[string]verifier.Window{a.Keys[0].ID(): {Until: until}}
 			})
@@ -188,7 +188,7 @@ func TestCVE202654787KeysOutsideOfTheirTime(t *testing.T) {
 // A policy that asks for an age takes no signature from before (a rollback), nor one
 // that was logged to seem old.
 func TestA5SignaturesOfAnotherAge(t *testing.T) {
-	s := newSigstore(t, virtual)
+	s := newSigstore(t)
 	image := lying.Image("web")
 	said := lying.Statement(image.Digest(), lying.PredicateSign, nil)
 	for _, tt := range []struct {
@@ -205,7 +205,7 @@ func TestA5SignaturesOfAnotherAge(t *testing.T) {
 				settings.policies[0].MaxAge, settings.policies[0].MinAge = tt.maxAge, tt.minAge
 			})
 			w.up.Push("acme/web", image, "v1")
-			pushBundle(w, image, lying.Encode(s.bundle(s.issue(testIssuer, workflow), said, s.now.Add(-tt.ago))))
+			pushBundle(w, image, lying.Encode(s.bundle(s.issue(testIssuer, workflow), said, s.Now.Add(-tt.ago))))
 			for _, reason := range []string{tt.reason, tt.reasonIn} {
 				if reason == "" {
 					served(t, w.get(manifestPath(web, "v1")), image)
@@ -221,11 +221,11 @@ func TestA5SignaturesOfAnotherAge(t *testing.T) {
 // A trust root that is withdrawn takes its signatures along, from what is cached too;
 // one that cannot be read leaves it open.
 func TestA21A23ATrustRootThatIsGone(t *testing.T) {
-	s, elsewhere := newSigstore(t, virtual), newSigstore(t, virtualOther)
+	s, elsewhere := newSigstore(t), newSigstoreElsewhere(t)
 	image := lying.Image("web")
 	w := accused(t, s, s.trust(true, true))
 	w.up.Push("acme/web", image, "v1")
-	pushBundle(w, image, lying.Encode(s.bundle(s.issue(testIssuer, workflow), lying.Statement(image.Digest(), lying.PredicateSign, nil), s.now)))
+	pushBundle(w, image, lying.Encode(s.bundle(s.issue(testIssuer, workflow), lying.Statement(image.Digest(), lying.PredicateSign, nil), s.Now)))
 	pull(t, w, web, "v1", image)
 
 	w.use("A23", func(settings *settings) {

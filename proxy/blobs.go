@@ -9,15 +9,11 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"vidimus/policy"
 )
-
-// writePatience is how long a client may take for one piece.
-const writePatience = 2 * time.Minute
 
 // serveBlob answers GET and HEAD for a blob that an allowed manifest of the
 // repository references.
@@ -75,8 +71,10 @@ func (v *view) admitBlob(ctx context.Context, digest v1.Hash, a asker) (*edge, p
 		return nil, policy.Decision{}, fmt.Errorf("read the index: %w", err)
 	}
 	var undecidedErr error
+	var aside passing // evidence or another referrer that references it
+	load := v.byDigest
 	for _, parent := range parents {
-		m, err := v.byDigest(ctx, parent)
+		m, err := load(ctx, parent)
 		if err != nil {
 			if !errors.Is(err, fs.ErrNotExist) {
 				undecidedErr = err
@@ -87,18 +85,36 @@ func (v *view) admitBlob(ctx context.Context, digest v1.Hash, a asker) (*edge, p
 		if !ok || m.index { // what an index lists are manifests
 			continue
 		}
-		d, err := v.gate(ctx, m, "", a)
-		if d.Served() {
-			return v.keepEdge(desc, d), d, nil
+		if aside.served && desc.Size == aside.desc.Size {
+			continue // which says the same of it
 		}
-		if err != nil {
+		d, err := v.gate(ctx, m, "", a)
+		switch {
+		case d.Served() && d.About == "":
+			return v.keepEdge(desc, d), d, nil
+		case d.Served() && !aside.served:
+			aside = passing{desc, d, true}
+			load = v.held // the others are not worth a request
+		case err != nil:
 			undecidedErr = err
 		}
+	}
+	if aside.served {
+		return v.keepEdge(aside.desc, aside.decision), aside.decision, nil
 	}
 	if undecidedErr != nil {
 		return nil, policy.Decision{}, undecidedErr
 	}
 	return nil, policy.Decision{}, unreachableBlob()
+}
+
+// passing is how a manifest reaches a blob that is served for its subject's sake, and
+// that nobody may have signed. Where an image is allowed that says otherwise of the same
+// blob, that counts.
+type passing struct {
+	desc     v1.Descriptor
+	decision policy.Decision
+	served   bool
 }
 
 // openBlob opens a part of a blob for this repository: from the store when this
@@ -162,11 +178,11 @@ func (v *view) ensureDelivered(ctx context.Context, digest v1.Hash) error {
 
 // confirm asks this repository's upstream whether it holds digest.
 func (v *view) confirm(ctx context.Context, digest v1.Hash) error {
-	if err := v.registered.Upstream.Exists(ctx, v.repository, digest); err != nil {
-		return err
+	_, err := v.registered.Upstream.Exists(ctx, v.repository, digest)
+	if err == nil {
+		v.delivered(ctx, digest)
 	}
-	v.delivered(ctx, digest)
-	return nil
+	return err
 }
 
 func (v *view) delivered(ctx context.Context, digest v1.Hash) {
@@ -295,18 +311,12 @@ type blobWriter struct {
 	part    span
 	edge    *edge
 	begun   bool
-	slow    interface{ SetWriteDeadline(time.Time) error } // nil when there is no such thing
 }
 
 // Write implements io.Writer.
 func (b *blobWriter) Write(piece []byte) (int, error) {
 	if !b.begun {
 		b.begin()
-	}
-	if b.slow != nil {
-		if err := b.slow.SetWriteDeadline(time.Now().Add(writePatience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-			return 0, err
-		}
 	}
 	return b.request.w.Write(piece)
 }
@@ -315,7 +325,6 @@ func (b *blobWriter) Write(piece []byte) (int, error) {
 func (b *blobWriter) begin() {
 	b.begun = true
 	q := b.request
-	b.slow, _ = q.writer.ResponseWriter.(interface{ SetWriteDeadline(time.Time) error })
 	h := q.blobHeaders(b.edge)
 	length, status := b.part.end-b.part.first, http.StatusOK
 	if b.part.partial {

@@ -160,8 +160,16 @@ func (c *decisionCache) standing(id string) *standing {
 }
 
 func (c *decisionCache) add(key decisionKey, d policy.Decision, now time.Time) {
-	c.keep(key, &standing{decision: d}, now)
+	c.keep(key, &standing{decision: d}, now, always)
 }
+
+// addWhile keeps a decision when what it was reached on still is as it was then: still is
+// asked in turn with what forgets decisions.
+func (c *decisionCache) addWhile(key decisionKey, d policy.Decision, now time.Time, still func() bool) {
+	c.keep(key, &standing{decision: d}, now, still)
+}
+
+func always() bool { return true }
 
 // addDerived keeps a decision that was derived from the one with this
 // identifier. When that has left the cache meanwhile, it does not stand.
@@ -170,10 +178,10 @@ func (c *decisionCache) addDerived(key decisionKey, d policy.Decision, from stri
 	if s.from == nil {
 		s.from = &standing{}
 	}
-	c.keep(key, s, now)
+	c.keep(key, s, now, always)
 }
 
-func (c *decisionCache) keep(key decisionKey, s *standing, now time.Time) {
+func (c *decisionCache) keep(key decisionKey, s *standing, now time.Time, still func() bool) {
 	d := &s.decision
 	s.until = now.Add(negativeDecisionKept)
 	if d.Allowed {
@@ -184,21 +192,29 @@ func (c *decisionCache) keep(key decisionKey, s *standing, now time.Time) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !still() {
+		return
+	}
 	c.put(key, s)
 	c.byID[d.ID] = s
 }
 
 // forgetDenials drops the denials of what digest names in a repository.
 func (c *decisionCache) forgetDenials(repository string, digest v1.Hash) {
-	c.forget(repository, digest, func(d policy.Decision) bool { return !d.Allowed })
+	c.forgetWhere(repository, digest, func(d policy.Decision) bool { return !d.Allowed })
 }
 
-// forget drops the decisions about what digest names in a repository that fit.
-func (c *decisionCache) forget(repository string, digest v1.Hash, fits func(policy.Decision) bool) {
+// forget drops all decisions about what digest names in a repository, or about anything
+// in it when digest is zero.
+func (c *decisionCache) forget(repository string, digest v1.Hash) {
+	c.forgetWhere(repository, digest, func(policy.Decision) bool { return true })
+}
+
+func (c *decisionCache) forgetWhere(repository string, digest v1.Hash, fits func(policy.Decision) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, key := range c.lru.Keys() {
-		if key.repository != repository || key.digest != digest {
+		if key.repository != repository || key.digest != digest && !isZero(digest) {
 			continue
 		}
 		if entry, ok := c.lru.Peek(key); ok && fits(entry.value.decision) {

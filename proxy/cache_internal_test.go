@@ -3,12 +3,12 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"golang.org/x/sync/singleflight"
 
 	"vidimus/policy"
 )
@@ -68,7 +68,7 @@ var errLeft = errors.New("left")
 func TestAFlight(t *testing.T) {
 	t.Run("outlives who leaves", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			var group singleflight.Group
+			var group flights
 			until, runs := make(chan struct{}), 0
 			run := func(ctx context.Context) (string, error) {
 				runs++
@@ -102,7 +102,7 @@ func TestAFlight(t *testing.T) {
 	})
 	t.Run("ends in time", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			var group singleflight.Group
+			var group flights
 			_, err := flight(t.Context(), &group, "key", time.Minute, func(ctx context.Context) (int, error) {
 				<-ctx.Done()
 				return 0, ctx.Err()
@@ -112,8 +112,47 @@ func TestAFlight(t *testing.T) {
 			}
 		})
 	})
+	t.Run("that many have left is bounded", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var group flights
+			var running atomic.Int32
+			hang := func(ctx context.Context) (int, error) {
+				running.Add(1)
+				defer running.Add(-1)
+				<-ctx.Done()
+				return 0, context.Cause(ctx)
+			}
+			stays, leave := context.WithCancel(t.Context())
+			var waiting sync.WaitGroup
+			waiting.Go(func() { flight(stays, &group, "stays", time.Hour, hang) })
+			for n := range 10 * maxLeft {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				flight(ctx, &group, fmt.Sprint(n), time.Hour, hang)
+				cancel()
+			}
+			synctest.Wait()
+			if n := running.Load(); n != maxLeft+1 {
+				t.Errorf("%d run, want the first %d that were left and the one that is waited for", n, maxLeft)
+			}
+			// who comes back gets what goes on, or a new one
+			for _, key := range []string{"0", fmt.Sprint(10*maxLeft - 1)} {
+				ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errLeft)
+				if _, err := flight(ctx, &group, key, time.Hour, hang); !errors.Is(err, errLeft) {
+					t.Errorf("%s: %v", key, err)
+				}
+				cancel()
+			}
+			leave()
+			waiting.Wait()
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			if n := running.Load(); n != 0 || len(group.under) != 0 || group.left != 0 {
+				t.Errorf("%d run, %d are known, %d of them left", n, len(group.under), group.left)
+			}
+		})
+	})
 	t.Run("a panic is an error to all", func(t *testing.T) {
-		var group singleflight.Group
+		var group flights
 		_, err := flight(t.Context(), &group, "key", time.Minute, func(context.Context) (int, error) { panic("boom") })
 		if err == nil || asError(err, wanted{endpoint: endpointManifest}).Status != 503 {
 			t.Errorf("%v", err)

@@ -60,6 +60,8 @@ func TestP9NoUpstreamIsADecision(t *testing.T) {
 			w := newWorld(t)
 			a := w.get(test.path, "User-Agent", "containerd/2.3")
 			refused(t, a, 403, "DENIED", "no-upstream")
+			_, ns, _ := strings.Cut(test.path, "ns=")
+			checkHeaders(t, a.header, map[string]string{"Oci-Namespace": ns})
 			records := w.records.list()
 			if len(records) != 1 {
 				t.Fatalf("records %+v", records)

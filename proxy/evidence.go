@@ -54,13 +54,14 @@ func (v *view) provenSubject(ctx context.Context, m *manifest, subject v1.Hash) 
 	return proven, err
 }
 
-// proveSubject reads every layer of a signature artifact. With no subject
-// given, the one digest that the first layer names is it.
+// proveSubject reads every layer of a signature artifact, the same content once. With
+// no subject given, the one digest that the first layer names is it.
 func (v *view) proveSubject(ctx context.Context, m *manifest, subject v1.Hash) (v1.Hash, error) {
-	if len(m.layers) > verifier.MaxSignatures {
+	layers := m.differentLayers()
+	if len(layers) > verifier.MaxSignatures {
 		return v1.Hash{}, nil
 	}
-	for _, layer := range m.layers {
+	for _, layer := range layers {
 		named, err := v.namedBy(ctx, layer)
 		if err != nil {
 			return v1.Hash{}, err
@@ -116,6 +117,29 @@ func (v *view) configIsPlain(ctx context.Context, config v1.Descriptor) (bool, e
 		Config map[string]json.RawMessage `json:"config"`
 	}
 	return json.Unmarshal(content, &said) == nil && len(said.Config) == 0, nil
+}
+
+// configIsOf reports whether the config of a signature artifact tells of its layers and
+// of nothing else, or of nothing at all, as those do that write signatures. Another one may
+// be any document, which whoever made the artifact only put there.
+func (v *view) configIsOf(ctx context.Context, m *manifest) bool {
+	content, err := v.Blob(ctx, v.repository, m.config)
+	var members map[string]json.RawMessage
+	if err != nil || envelope.CheckJSON(content, maxManifestDepth) != nil || json.Unmarshal(content, &members) != nil {
+		return false
+	}
+	if len(members) == 0 {
+		return true
+	}
+	var rootfs struct {
+		DiffIDs []string `json:"diff_ids"`
+	}
+	if json.Unmarshal(members["rootfs"], &rootfs) != nil || len(rootfs.DiffIDs) == 0 {
+		return false
+	}
+	return !slices.ContainsFunc(rootfs.DiffIDs, func(id string) bool {
+		return !slices.ContainsFunc(m.layers, func(layer v1.Descriptor) bool { return layer.Digest.String() == id })
+	})
 }
 
 // isUnfit reports whether err says that the content is not there, too large or

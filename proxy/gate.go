@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strconv"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -258,7 +259,7 @@ func (v *view) decide(ctx context.Context, m *manifest, tag string, a asker) (po
 		decision policy.Decision
 		err      error
 	}
-	pushed := v.pushed.Load()
+	pushed, removed := v.pushed.Load(), v.removed.Load()
 	o, err := flight(ctx, &v.deciding, key.repository+"\x00"+key.digest.Hex+"\x00"+key.tag+"\x00"+strconv.FormatUint(pushed, 10), 2*verifier.DecisionTime, func(ctx context.Context) (outcome, error) {
 		if d, ok := v.decisions.get(key, v.proxy.now()); ok {
 			return outcome{decision: d}, nil
@@ -276,9 +277,12 @@ func (v *view) decide(ctx context.Context, m *manifest, tag string, a asker) (po
 		if err != nil {
 			return outcome{d, &undecided{decision: d, err: err}}, nil
 		}
-		if d.Allowed || v.pushed.Load() == pushed { // else what was pushed meanwhile might turn it
-			v.decisions.add(key, d, v.proxy.now())
-		}
+		v.decisions.addWhile(key, d, v.proxy.now(), func() bool {
+			if d.Allowed {
+				return v.removed.Load() == removed // else it may rest on what is gone
+			}
+			return v.pushed.Load() == pushed // else what was pushed meanwhile might turn it
+		})
 		return outcome{decision: d}, nil
 	})
 	if err != nil {
@@ -299,11 +303,15 @@ func (v *view) aliases() []string {
 		}
 	}
 	add(v.registered.URLHost, v.repository)
+	add(v.ExternalHost, v.name)
+	first, _, _ := strings.Cut(v.repository, "/")
+	if _, other := v.Upstreams[canonicalRegistry(first)]; other && first != v.repository {
+		return names // behind this proxy that would name a repository of this other one
+	}
 	for _, host := range v.registered.Hosts {
 		add(host, v.repository)
 	}
-	add(v.ExternalHost, v.name)
-	if v.DefaultUpstream == v.upstream {
+	if of, listed := v.upstreamOfHost(v.ExternalHost); v.DefaultUpstream == v.upstream && (!listed || of == v.upstream) {
 		add(v.ExternalHost, v.repository)
 	}
 	return names

@@ -243,6 +243,8 @@ func (p *Proxy) asked(job hook.Job) (v *view, rule *policy.Push, a asker) {
 
 // signTold signs what a tag names, when that is what was told.
 func (p *Proxy) signTold(ctx context.Context, job *hook.Job) error {
+	ctx, cancel := context.WithTimeout(ctx, pushTime)
+	defer cancel()
 	v, rule, a := p.asked(*job)
 	if rule == nil {
 		return dropError(droppedPolicy)
@@ -283,13 +285,7 @@ func (p *Proxy) signTold(ctx context.Context, job *hook.Job) error {
 		}
 		job.Recorded = true
 	}
-	if err := signed(ctx, key, request); err != nil {
-		return err
-	}
-	for _, subject := range request.Subjects {
-		t.forget(subject.Digest)
-	}
-	return nil
+	return t.sign(ctx, key, request)
 }
 
 // giveUpTold records that a job was not done in time.

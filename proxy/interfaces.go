@@ -33,9 +33,9 @@ type Upstream interface {
 	// upstream told, or -1. The body is not verified; the caller closes it.
 	Blob(ctx context.Context, repository string, digest v1.Hash, offset int64) (body io.ReadCloser, size int64, err error)
 
-	// Exists answers nil when a HEAD for the blob in this repository is
-	// answered with 200.
-	Exists(ctx context.Context, repository string, digest v1.Hash) error
+	// Exists answers without an error when a HEAD for the blob in this repository
+	// is answered with 200. size is the blob's as far as that says, or -1.
+	Exists(ctx context.Context, repository string, digest v1.Hash) (size int64, err error)
 
 	// Tags returns one page of the repository's tags after last, at most n (0:
 	// as many as the upstream gives), and whether there are more.

@@ -1,12 +1,14 @@
 package proxy_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -14,6 +16,8 @@ import (
 
 	"vidimus/e2e/lying"
 	"vidimus/policy"
+	"vidimus/proxy"
+	"vidimus/proxy/store"
 )
 
 func TestBase(t *testing.T) {
@@ -324,4 +328,40 @@ func TestReferrers(t *testing.T) {
 		w.up.Lie(lying.Referrers("acme/web", image.Digest()), lying.Status(500))
 		refused(t, w.get("/v2/"+web+"/referrers/"+image.Digest().String()), 503, "UNAVAILABLE", "")
 	})
+}
+
+// manyRepositories is an index that knows five thousand, and counts how often it is
+// asked which.
+type manyRepositories struct {
+	*store.Store
+	asked *atomic.Int32
+}
+
+func (m manyRepositories) Repositories(_ context.Context, n int, last string) ([]string, error) {
+	m.asked.Add(1)
+	var names []string
+	for i := 0; i < 5000 && len(names) < n; i++ {
+		if name := fmt.Sprintf("ghcr.io/acme/r%04d", i); name > last {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// TestD13ThePageOfACallerWhoMayPullFromFewOfMany asks the index in steps of its own: a
+// small page must not make as many questions as there are repositories.
+func TestD13ThePageOfACallerWhoMayPullFromFewOfMany(t *testing.T) {
+	var asked atomic.Int32
+	w := newWorld(t, guarded("puller | ghcr.io/acme/r4990 ghcr.io/acme/r4999 | pull"), func(_ *world, s *settings) {
+		s.index = func(held *store.Store) proxy.Index { return manyRepositories{held, &asked} }
+	})
+	first := w.get("/v2/_catalog?n=1", as("puller")...)
+	next, _, _ := strings.Cut(strings.TrimPrefix(first.header.Get("Link"), "<"), ">")
+	second := w.get(next, as("puller")...)
+	if got := string(first.body) + string(second.body); got != `{"repositories":["ghcr.io/acme/r4990"]}{"repositories":["ghcr.io/acme/r4999"]}` || second.header.Get("Link") != "" {
+		t.Errorf("%s %v", got, second.header)
+	}
+	if n := asked.Load(); n > 100 {
+		t.Errorf("the index was asked %d times", n)
+	}
 }

@@ -81,9 +81,9 @@ func (q *request) serveCatalog() error {
 		return err
 	}
 	repositories := make([]string, 0, n)
-	from := last
+	from, some := last, max(n+1, defaultPage) // a caller may pull from few of many
 	for n > 0 && len(repositories) <= n {
-		known, err := q.proxy.index.Repositories(q.r.Context(), n+1, from)
+		known, err := q.proxy.index.Repositories(q.r.Context(), some, from)
 		if err != nil {
 			return fmt.Errorf("read the index: %w", err)
 		}
@@ -93,7 +93,7 @@ func (q *request) serveCatalog() error {
 			}
 			from = name
 		}
-		if len(known) <= n {
+		if len(known) < some {
 			break
 		}
 	}

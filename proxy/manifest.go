@@ -102,6 +102,9 @@ func parseManifest(content []byte, contentType string) (*manifest, error) {
 
 var errSchema1 = fmt.Errorf("%w: Docker schema 1 manifests are not served, for their signature scheme does not bind what is pulled; push the image again with a current client", errMismatch)
 
+// whyUnfit is what parseManifest found, without whose fault it is.
+func whyUnfit(err error) string { return strings.TrimPrefix(err.Error(), errMismatch.Error()+": ") }
+
 func isSchema1(mediaType string) bool {
 	return strings.HasPrefix(mediaType, "application/vnd.docker.distribution.manifest.v1+")
 }
@@ -147,6 +150,9 @@ func (m *manifest) setMediaType(own string, named bool, declared string) error {
 
 func (m *manifest) setContent(config, layers, manifests, subject json.RawMessage) error {
 	for _, list := range []json.RawMessage{layers, manifests} {
+		if tooMany(list) {
+			return fmt.Errorf("%w: the manifest has a descriptor without a digest", errMismatch)
+		}
 		if err := checkDescriptorNames(list); err != nil {
 			return err
 		}
@@ -203,6 +209,23 @@ func checkNames(object json.RawMessage, known []string) error {
 	}
 	return nil
 }
+
+// shortestDescriptor is as few bytes as a descriptor can have.
+const shortestDescriptor = len(`{"digest":"sha256:"}`) + 2*sha256.Size
+
+// tooMany reports whether a list has so many entries that not all can be descriptors. In
+// memory one takes some hundred bytes, though it may be written with two.
+func tooMany(list json.RawMessage) bool {
+	var entries []anything
+	_ = json.Unmarshal(list, &entries)
+	return len(entries) > len(list)/shortestDescriptor
+}
+
+// anything is any JSON value, and takes no memory.
+type anything struct{}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (*anything) UnmarshalJSON([]byte) error { return nil }
 
 func checkDescriptorNames(list json.RawMessage) error {
 	var objects []json.RawMessage
@@ -292,6 +315,28 @@ func (m *manifest) isEvidenceShaped() bool {
 		return true
 	}
 	return envelope.IsEvidence(string(m.config.MediaType))
+}
+
+// differentLayers returns the layers without those that are the same content again, as
+// signatures over one payload are: at most one more than verifier.MaxSignatures.
+func (m *manifest) differentLayers() []v1.Descriptor {
+	type content struct {
+		digest    v1.Hash
+		mediaType types.MediaType
+	}
+	seen := make(map[content]bool)
+	var different []v1.Descriptor
+	for _, layer := range m.layers {
+		is := content{layer.Digest, layer.MediaType}
+		if seen[is] {
+			continue
+		}
+		seen[is] = true
+		if different = append(different, layer); len(different) > verifier.MaxSignatures {
+			break
+		}
+	}
+	return different
 }
 
 // bringsAlong reports whether a descriptor holds other content than its digest

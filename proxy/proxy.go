@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/singleflight"
-
 	"vidimus/verifier"
 )
 
@@ -85,10 +83,12 @@ type live struct {
 	decisions *decisionCache
 	// pushed counts what was pushed that decisions may depend on. What was asked
 	// before does not answer who asks after.
-	pushed   atomic.Uint64
-	deciding singleflight.Group
-	fetches  singleflight.Group
-	blobs    singleflight.Group
+	pushed atomic.Uint64
+	// removed counts what was taken away that decisions may rest on.
+	removed  atomic.Uint64
+	deciding flights
+	fetches  flights
+	blobs    flights
 	*memories
 }
 

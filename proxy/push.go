@@ -52,20 +52,20 @@ func (q *request) push(v *view) error {
 	}
 }
 
-// refuseStrangers refuses, where nobody has to log in, what a web page may have its
+// refuseStrangers refuses, from who has not logged in, what a web page may have its
 // reader's browser send; and a push that signs unless it is for this very host.
 // Whoever reaches the port may push; but nobody should be made to.
 func (q *request) refuseStrangers(rule *policy.Push) error {
-	if q.Access != nil {
+	if q.caller.Kind != access.Anonymous {
 		return nil
 	}
 	if _, from := q.r.Header["Origin"]; from {
-		return &Error{Status: http.StatusForbidden, Code: codeDenied, Message: "a push with an Origin header, as browsers send it, is refused where auth is not configured"}
+		return &Error{Status: http.StatusForbidden, Code: codeDenied, Message: "a push with an Origin header, as browsers send it, is refused from who has not logged in"}
 	}
 	if rule.Sign != "" && !isLoopbackHost(q.r.Host) {
 		return &Error{
 			Status: http.StatusForbidden, Code: codeDenied,
-			Message: "pushes that are signed are refused by another name than localhost where nobody has to log in: configure auth, or push to localhost",
+			Message: "pushes that are signed are refused by another name than localhost from who has not logged in: configure auth and log in, or push to localhost",
 		}
 	}
 	return nil
@@ -83,7 +83,9 @@ func (q *request) putManifest(v *view, rule *policy.Push) error {
 	if err != nil {
 		return err
 	}
-	p := &pushed{view: v, rule: rule, manifest: m, tag: q.route.tag, asker: q.asker(), began: q.begin}
+	ctx, cancel := context.WithTimeout(ctx, pushTime)
+	defer cancel()
+	p := &pushed{view: v, rule: rule, manifest: m, tag: q.route.tag, asker: q.asker(), pusher: strings.ToValidUTF8(q.exactCaller(), "?"), began: q.begin}
 	p.named, p.suffix, _ = subjectOfTag(p.tag)
 	if err := p.classify(ctx); err != nil {
 		return pushError(err, q.wanted())
@@ -137,8 +139,7 @@ func (q *request) readManifest() (*manifest, error) {
 	}
 	m, err := parseManifest(content, q.r.Header.Get("Content-Type"))
 	if err != nil {
-		why := strings.TrimPrefix(err.Error(), errMismatch.Error()+": ")
-		return nil, &Error{Status: http.StatusBadRequest, Code: codeManifestInvalid, Message: why, Err: err}
+		return nil, &Error{Status: http.StatusBadRequest, Code: codeManifestInvalid, Message: whyUnfit(err), Err: err}
 	}
 	if q.route.tag == "" && m.digest != q.route.digest {
 		return nil, invalidDigest(q.route.reference, "the manifest's bytes hash to "+m.digest.String())
@@ -184,6 +185,7 @@ type pushed struct {
 	kind   kindOfPush
 	about  v1.Hash // the subject of evidence
 	asker  asker
+	pusher string // as the access list would name him; empty where nobody is known
 	began  time.Time
 	id     string
 	told   bool // by the upstream that has it: nobody pushes it here
@@ -207,9 +209,13 @@ func (p *pushed) classify(ctx context.Context) error {
 		}
 	}
 	if p.kind == pushedImage && holdsSignatures(p.suffix) {
+		why := "what is pushed is none of it"
+		if p.isEvidenceShaped() && len(p.differentLayers()) > verifier.MaxSignatures {
+			why = fmt.Sprintf("at most %d different ones of them are read: delete those under the tag that are not needed, then sign again", verifier.MaxSignatures)
+		}
 		return &Error{
 			Status: http.StatusBadRequest, Code: codeManifestInvalid,
-			Message: "a tag that ends in " + p.suffix + " holds signatures and attestations of the manifest that it names, and what is pushed is none of it",
+			Message: "a tag that ends in " + p.suffix + " holds signatures and attestations of the manifest that it names, and " + why,
 		}
 	}
 	return nil
@@ -249,7 +255,7 @@ func holdsSignatures(suffix string) bool {
 func (p *pushed) store(ctx context.Context) (*manifest, error) {
 	switch {
 	case p.kind == pushedListing:
-		return p.putUnion(ctx, unionOfListings)
+		return p.putUnion(ctx, unionOfListings(p.tag, p.manifest))
 	case p.kind == pushedEvidence && holdsSignatures(p.suffix):
 		return p.putUnion(ctx, p.unionOfSignatures)
 	case p.tag == "":
@@ -268,7 +274,7 @@ func (p *pushed) putByDigest(ctx context.Context) error {
 		return err
 	}
 	if p.subject != nil && !listed {
-		if err := p.listReferrer(ctx); err != nil {
+		if err := p.list(ctx, p.manifest); err != nil {
 			return err
 		}
 	}
@@ -289,37 +295,53 @@ func (p *pushed) putTag(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	if err := p.spares(ctx); err != nil {
-		return err
+	var refused string // a version that the upstream would not take for the tag's
+	for range maxMerges {
+		version, err := p.spares(ctx)
+		if err != nil {
+			return err
+		}
+		if version == refused {
+			version = ""
+		}
+		_, err = p.registered.Push.PutManifestOver(ctx, p.repository, p.tag, string(p.mediaType), p.bytes, version)
+		p.moved(ctx, p.tag) // also when it failed, for it may have happened
+		if !isZero(p.named) {
+			p.reconsider(p.named) // what stood there may have been evidence
+		}
+		if version != "" && preconditionFailed(err) {
+			refused = version // another wrote it since, and that may be spared
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("put tag %s: %w", p.tag, err)
+		}
+		p.changed(ctx)
+		return nil
 	}
-	_, err = p.registered.Push.PutManifest(ctx, p.repository, p.tag, string(p.mediaType), p.bytes)
-	p.moved(ctx, p.tag) // also when it failed, for it may have happened
-	if err != nil {
-		return fmt.Errorf("put tag %s: %w", p.tag, err)
-	}
-	p.changed(ctx)
-	return nil
+	return overwritten(p.tag, nil)
 }
 
 // spares refuses to put an image where a list of referrers is, as a copy by digest
 // would that is tagged with its digest; and evidence where an image is, for who may put
-// evidence may not move an image's tag.
-func (p *pushed) spares(ctx context.Context) error {
+// evidence may not move an image's tag. It returns what the upstream calls what it found
+// there, empty where nothing has to be spared.
+func (p *pushed) spares(ctx context.Context) (version string, err error) {
 	if isZero(p.named) {
-		return nil
+		return "", nil
 	}
-	held, err := p.readTag(ctx, p.tag)
+	held, version, err := p.heldBy(ctx, p.tag)
 	if err != nil || held == nil || held.digest == p.digest {
-		return err
+		return version, err
 	}
 	if p.suffix == "" && held.isListing() {
-		return conflict("the tag " + p.tag + " holds the list of what refers to " + p.named.String() + ", and is not replaced")
+		return "", conflict("the tag " + p.tag + " holds the list of what refers to " + p.named.String() + ", and is not replaced: push it under another tag")
 	}
 	if p.kind != pushedEvidence {
-		return nil
+		return version, nil
 	}
 	if about, err := p.subjectOf(ctx, held, p.named); err != nil || !isZero(about) {
-		return err
+		return version, err
 	}
-	return conflict("the tag " + p.tag + " holds an image, and is not replaced by evidence about " + p.about.String())
+	return "", inTheWay(p.tag, "an image, which evidence about "+p.about.String()+" does not take the place of", nil)
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"vidimus/e2e/lying"
+	"vidimus/policy"
 )
 
 // What a tag named before a push is not believed after it, though the upstream had
@@ -159,4 +160,73 @@ func TestD5AnUploadIsNobodyElses(t *testing.T) {
 	w.up.Forget()
 	refused(t, w.send("PATCH", at, strings.NewReader("x"), as("alice")...), 403, "DENIED", "")
 	asked(t, w.up)
+}
+
+// Who is let in unknown, be it by an access list, is not made to push by a web page: not
+// from its own origin, and not by a name that its owner lets lead here. Who has logged in
+// is asked for nothing of the kind, for no page knows the password.
+func TestWhoIsNotLoggedInIsNotMadeToPush(t *testing.T) {
+	signs := func(_ *world, s *settings) {
+		for i := range s.policies {
+			if s.policies[i].Name == "acme" {
+				s.policies[i].Push = &policy.Push{Sign: "release"}
+			}
+		}
+	}
+	image := lying.Image("pushed by a web page")
+	for _, test := range []struct {
+		name, user, repository string
+		headers                []string
+		status                 int
+	}{
+		{"from a web page", "", "ghcr.io/open/web", []string{"Origin", "http://evil.example"}, 403},
+		{"from a web page, signed", "", web, []string{"Origin", "http://127.0.0.1"}, 403},
+		{"by another name, signed", "", web, []string{"Host", "evil.example:5080"}, 403},
+		{"by another name", "", "ghcr.io/open/web", []string{"Host", "registry.example"}, 201},
+		{"here", "", "ghcr.io/open/web", nil, 201},
+		{"here, signed", "", web, nil, 503}, // but for the key, which there is none of
+		{"by another name, logged in", "alice", web, []string{"Host", "registry.example"}, 503},
+		{"from a web page, logged in", "alice", "ghcr.io/open/web", []string{"Origin", "http://ui.example"}, 201},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t, pushable, signs, guarded("anonymous | ghcr.io/** | pull push", "alice | ghcr.io/** | push"))
+			a := w.put(test.repository, "v1", image, append(as(test.user), test.headers...)...)
+			if a.status != test.status {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+			if tags := w.up.Tags(strings.TrimPrefix(test.repository, "ghcr.io/")); (len(tags) == 1) != (test.status == 201) {
+				t.Errorf("the tags are %q", tags)
+			}
+		})
+	}
+}
+
+// Who may sign reads what he puts as evidence; but not what he only puts beside it, where
+// its config belongs: the config of an image that says nothing of how it is run, or any
+// other document.
+func TestEvidenceOfASignersOwnIsNoKeyToConfigs(t *testing.T) {
+	for name, config := range map[string]string{
+		"an image's":                `{"os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":["sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"]},"history":[{"created_by":"RUN --token=s3cret"}]}`,
+		"an image's without layers": `{"os":"linux","rootfs":{"type":"layers","diff_ids":[]},"history":[{"created_by":"RUN --token=s3cret"}]}`,
+		"a chart's":                 `{"name":"chart","description":"s3cret"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, pushable, guarded(oneForEachRight...))
+			secret := lying.Layer{MediaType: "application/vnd.oci.image.config.v1+json", Data: []byte(config)}
+			image := lying.ImageManifest{Config: secret}.Build()
+			w.up.Push("acme/web", image, "v1")
+			own := lying.Signatures(lying.Signature(w.foreign, lying.Payload("", image.Digest(), nil)))
+			beside := lying.ImageManifest{Config: secret, Layers: []lying.Layer{lying.Signature(w.foreign, lying.Payload("", image.Digest(), nil))}}.Build()
+			for _, evidence := range []lying.Content{own, beside} {
+				if a := w.put(web, evidence.Digest().String(), evidence, as("signer")...); a.status != 201 {
+					t.Fatalf("%d %s", a.status, a.body)
+				}
+				served(t, w.get(byDigest(web, evidence), as("signer")...), evidence)
+			}
+			for _, blob := range own.Blobs { // cosign reads the config to write another
+				servedBlob(t, w.get(blobPath(web, lying.Digest(blob)), as("signer")...), blob)
+			}
+			refused(t, w.get(blobPath(web, lying.Digest(secret.Data)), as("signer")...), 404, "BLOB_UNKNOWN", "")
+		})
+	}
 }

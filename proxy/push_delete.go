@@ -2,23 +2,24 @@ package proxy
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
+	"slices"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"vidimus/policy"
 	"vidimus/verifier"
+	"vidimus/verifier/envelope"
 )
 
 // deleteManifest removes a tag, and nothing else; or the manifest of a digest, with
 // what is about it and about nothing else: signatures, attestations and referrers.
-// Those go first, so that what is deleted twice is deleted.
+// Those go last, for where the upstream does not let it go its tags stand, and need
+// them; what is deleted twice is deleted all the same.
 func (q *request) deleteManifest(v *view, rule *policy.Push) error {
 	if !rule.Delete {
 		return &Error{
@@ -46,7 +47,8 @@ func (q *request) deleteManifest(v *view, rule *policy.Push) error {
 }
 
 func (v *view) remove(ctx context.Context, tag string, digest v1.Hash) error {
-	if _, _, signatures := subjectOfTag(tag); tag == "" || signatures {
+	subject, _, signatures := subjectOfTag(tag)
+	if tag == "" || signatures {
 		leave, err := v.proxy.signings.remove(ctx, v.name)
 		if err != nil {
 			return err
@@ -56,27 +58,45 @@ func (v *view) remove(ctx context.Context, tag string, digest v1.Hash) error {
 	if tag != "" {
 		err := v.registered.Push.DeleteManifest(ctx, v.repository, tag)
 		v.moved(ctx, tag)
+		if signatures {
+			v.reconsider(subject)
+		}
 		return err
 	}
 	m, err := v.fetchManifest(ctx, digest)
+	if errors.Is(err, fs.ErrNotExist) { // what is about it may be left over
+		if err := v.removeEvidence(ctx, digest); err != nil {
+			return err
+		}
+	}
 	if err != nil {
 		return err
 	}
-	if err := v.removeEvidence(ctx, digest); err != nil {
-		return err
+	if m.mayVouch() {
+		defer v.reconsider(v1.Hash{}) // also when it was not removed after all
 	}
 	if err := v.unlist(ctx, m); err != nil {
 		return err
 	}
 	err = v.registered.Push.DeleteManifest(ctx, v.repository, digest.String())
 	v.gone(ctx, digest)
-	return err
+	if err != nil {
+		return err
+	}
+	return v.removeEvidence(ctx, digest)
+}
+
+// mayVouch reports whether decisions may rest on a manifest: it may hold a signature, or
+// be a list of referrers. What they are about it need not say.
+func (m *manifest) mayVouch() bool {
+	return m.index || slices.ContainsFunc(m.layers, func(layer v1.Descriptor) bool { return envelope.IsEvidence(string(layer.MediaType)) })
 }
 
 // removeEvidence removes what is about subject and nothing else.
 func (v *view) removeEvidence(ctx context.Context, subject v1.Hash) error {
+	defer v.reconsider(subject) // also when not all of it could be removed
 	listed, err := v.referrers(ctx, subject, "")
-	if err != nil && len(listed) == 0 {
+	if err != nil && len(listed) == 0 && !errors.Is(err, errMismatch) { // else no list is there
 		return fmt.Errorf("list the referrers: %w", err)
 	}
 	if len(listed) > verifier.MaxChildren {
@@ -102,6 +122,12 @@ func (v *view) removeEvidence(ctx context.Context, subject v1.Hash) error {
 func (v *view) removeAbout(ctx context.Context, subject v1.Hash, reference, suffix string) error {
 	isTag := reference == fallbackTag(subject)+suffix
 	m, err := v.readTag(ctx, reference)
+	if _, stray := errors.AsType[*strayError](err); stray {
+		if !isTag {
+			return nil // and says nothing of the subject
+		}
+		return v.removeTag(ctx, reference)
+	}
 	if err != nil || m == nil || m.digest == subject || !isTag && m.digest.String() != reference {
 		return err
 	}
@@ -117,59 +143,28 @@ func (v *view) removeAbout(ctx context.Context, subject v1.Hash, reference, suff
 	case about == subject, isTag && suffix == "" && m.isListing():
 		err = v.registered.Push.DeleteManifest(ctx, v.repository, m.digest.String())
 		v.gone(ctx, m.digest)
+		if isTag {
+			v.moved(ctx, reference)
+		}
+		return unlessAbsent(err)
 	case isTag:
-		err = v.registered.Push.DeleteManifest(ctx, v.repository, reference)
-	default:
-		return nil // it refers to it, and is an image of its own
+		return v.removeTag(ctx, reference)
 	}
-	if isTag {
-		v.moved(ctx, reference)
-	}
+	return nil // it refers to it, and is an image of its own
+}
+
+// removeTag removes a tag of what is removed, if it is there.
+func (v *view) removeTag(ctx context.Context, tag string) error {
+	err := v.registered.Push.DeleteManifest(ctx, v.repository, tag)
+	v.moved(ctx, tag)
+	return unlessAbsent(err)
+}
+
+func unlessAbsent(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return err
-}
-
-// unlist takes a manifest off the list of its subject's referrers, where that is kept
-// under the fallback tag, in turns with who adds to it. It comes before the deletion,
-// for what is deleted does not say any more what it referred to.
-func (v *view) unlist(ctx context.Context, m *manifest) error {
-	if m.subject == nil {
-		return nil
-	}
-	if _, err := parseDigest(m.subject.Digest.String()); err != nil {
-		return nil // then nothing lists it
-	}
-	tag := fallbackTag(m.subject.Digest)
-	unlock, err := v.proxy.locks.Lock(ctx, tagLock(v.name, tag))
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	held, err := v.readTag(ctx, tag)
-	if err != nil || held == nil || !held.isListing() {
-		return err
-	}
-	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
-	for _, desc := range held.manifests {
-		if desc.Digest != m.digest {
-			index.Manifests = append(index.Manifests, desc)
-		}
-	}
-	if len(index.Manifests) == len(held.manifests) {
-		return nil
-	}
-	content, err := json.Marshal(index)
-	if err != nil {
-		return err
-	}
-	_, err = v.registered.Push.PutManifest(ctx, v.repository, tag, string(types.OCIImageIndex), content)
-	v.moved(ctx, tag)
-	if err != nil {
-		return fmt.Errorf("take it off the list of what refers to %s: %w", m.subject.Digest, err)
-	}
-	return nil
 }
 
 // gone forgets what is known of a manifest that is not there any more, and keeps that
@@ -179,7 +174,7 @@ func (v *view) gone(ctx context.Context, digest v1.Hash) {
 	v.setTag(context.WithoutCancel(ctx), goneName(digest), digest, v.proxy.now())
 	for _, l := range []*live{v.live, v.proxy.current.Load()} {
 		l.pushed.Add(1)
-		l.decisions.forget(v.name, digest, func(policy.Decision) bool { return true })
+		l.decisions.forget(v.name, digest)
 		l.answers.forget(v.place, digest)
 	}
 }

@@ -42,6 +42,18 @@ func (v *view) forget(digest v1.Hash) {
 	}
 }
 
+// reconsider drops every decision about subject in this repository, those too that are
+// being reached, for what it rests on may not be there any more; about everything in the
+// repository when subject is the zero digest.
+func (v *view) reconsider(subject v1.Hash) {
+	for _, l := range []*live{v.live, v.proxy.current.Load()} {
+		l.removed.Add(1) // before, for who is about to keep one
+		l.pushed.Add(1)
+		l.decisions.forget(v.name, subject)
+		l.observed.forget(v.name, subject)
+	}
+}
+
 // moved forgets what a tag named.
 func (v *view) moved(ctx context.Context, tag string) {
 	v.proxy.moves.Add(1) // before, for who is about to say what it named

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -8,6 +9,9 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"vidimus/policy"
 )
@@ -56,6 +60,52 @@ func TestPiecesAreUploadedInBoundedNumber(t *testing.T) {
 type pushingGate struct{ Gate }
 
 func (pushingGate) Scope(string) policy.Scope { return policy.Scope{Push: new(policy.Push)} }
+
+// forgetful is what a push needs of a store, an index and a record, which keep nothing.
+type forgetful struct {
+	Store
+	Index
+	Upstream
+}
+
+func (forgetful) Record(context.Context, Record) error { return nil }
+
+func (forgetful) SetTag(context.Context, string, string, v1.Hash, time.Time) error { return nil }
+
+type nothingRevoked struct{ pushingGate }
+
+func (nothingRevoked) Revoked(v1.Hash) bool { return false }
+
+// stuck is an upstream that never answers who puts a manifest.
+type stuck struct{ Pushable }
+
+func (stuck) PutManifestOver(ctx context.Context, _, _, _ string, _ []byte, _ string) (bool, error) {
+	<-ctx.Done()
+	return false, ctx.Err()
+}
+
+// A manifest keeps its place no longer than it may, though its client would wait for ever.
+func TestAPushEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, err := New(Config{Store: forgetful{}, Index: forgetful{}, Recorder: forgetful{}}, &Revision{
+			Upstreams: map[string]Registered{"docker.io": {Upstream: forgetful{}, Push: stuck{}}}, DefaultUpstream: "docker.io", Gate: nothingRevoked{},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.Close)
+		descriptor := `{"mediaType":"application/vnd.oci.image.config.v1+json","size":2,"digest":"sha256:` + strings.Repeat("0a", 32) + `"}`
+		body := `{"schemaVersion":2,"config":` + descriptor + `,"layers":[]}`
+		w, began := httptest.NewRecorder(), time.Now()
+		p.ServeHTTP(w, httptest.NewRequest(http.MethodPut, "/v2/web/manifests/v1", strings.NewReader(body)))
+		if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+		if took := time.Since(began); took != pushTime || len(p.pushing) != 0 {
+			t.Errorf("it took %v, and %d are being pushed", took, len(p.pushing))
+		}
+	})
+}
 
 // Where as many uploads are under way as may be, the upstream is asked for no more.
 func TestUploadsAreBegunInBoundedNumber(t *testing.T) {

@@ -33,27 +33,31 @@ func (p *pushed) putSigned(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := signed(ctx, key, request); err != nil {
+	if err := p.sign(ctx, key, request); err != nil {
 		return err
-	}
-	for _, subject := range request.Subjects {
-		p.forget(subject.Digest)
 	}
 	return p.putTag(ctx)
 }
 
-// signed makes the signatures. Whatever goes wrong, the client can try again, but for
-// what is in the way.
-func signed(ctx context.Context, key Signer, request SignRequest) error {
+// sign makes the signatures, and forgets what was known without them: the denials that
+// they turn, and what the tags named where they are. Whatever goes wrong, the client can
+// try again, but for what is in the way.
+func (v *view) sign(ctx context.Context, key Signer, request SignRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, signTime)
 	defer cancel()
 	_, err := guarded(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, key.Sign(ctx, request) })
+	for _, subject := range request.Subjects { // also when it failed, for some may be there
+		v.moved(ctx, fallbackTag(subject.Digest)+".sig")
+		v.moved(ctx, fallbackTag(subject.Digest))
+		v.forget(subject.Digest)
+	}
 	if err == nil {
 		return nil
 	}
 	err = fmt.Errorf("sign: %w", err)
 	if b, ok := errors.AsType[Blocked](err); ok {
-		e := conflict("the tag " + printable(b.BlockedBy()) + " holds what no signature can be added to, so that the tag was not put: remove it at the upstream, then push again")
+		e := conflict("the tag " + printable(b.BlockedBy()) + " holds what no signature can be added to, so that the tag was not put: " +
+			printableText(b.Error()) + "; remove what is in the way at the upstream, then push again")
 		e.Err = err
 		return e
 	}
@@ -70,8 +74,8 @@ func (p *pushed) toSign(ctx context.Context) (SignRequest, error) {
 	if p.told {
 		request.Passing = append(request.Passing, annotationPusher) // who pushed it through here has his name on it
 	}
-	if p.asker.caller != "" {
-		request.Annotations[annotationPusher] = p.asker.caller
+	if p.pusher != "" {
+		request.Annotations[annotationPusher] = p.pusher
 	}
 	for name, value := range p.rule.Annotations {
 		request.Annotations[name] = value

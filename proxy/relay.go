@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash"
@@ -13,7 +14,9 @@ import (
 // relay streams a piece of a blob to the upstream and hashes it on the way. size is
 // what the client said, or -1.
 func (q *request) relay(v *view, u session, body io.Reader, size int64, ranged bool) (session, error) {
-	ctx := q.r.Context()
+	// one piece does not outlast the upload that it is of
+	ctx, cancel := context.WithTimeout(q.r.Context(), uploadKept-q.begin.Sub(u.Begun))
+	defer cancel()
 	h, err := u.hash()
 	if err != nil {
 		return u, err

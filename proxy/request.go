@@ -39,17 +39,24 @@ type request struct {
 	writer countingWriter // w
 }
 
-// countingWriter remembers what was answered.
+// writePatience is how long a client may take for one piece of an answer.
+const writePatience = 2 * time.Minute
+
+// countingWriter remembers what was answered, and waits no longer than
+// writePatience for a client that takes nothing of it.
 type countingWriter struct {
 	http.ResponseWriter
 	status int
 	bytes  int64
+	slow   interface{ SetWriteDeadline(time.Time) error } // nil when there is no such thing
+	since  time.Time                                      // when it was waited for from
 }
 
 func (w *countingWriter) WriteHeader(status int) {
 	if w.status == 0 {
 		w.status = status
 	}
+	w.wait() // what it would return, Write does
 	w.ResponseWriter.WriteHeader(status)
 }
 
@@ -57,9 +64,28 @@ func (w *countingWriter) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
+	if err := w.wait(); err != nil {
+		return 0, err
+	}
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
 	return n, err
+}
+
+// wait begins to wait for the client, unless it has just begun.
+func (w *countingWriter) wait() error {
+	if w.slow == nil {
+		return nil
+	}
+	now := time.Now()
+	if isWithin(time.Second, w.since, now) {
+		return nil
+	}
+	w.since = now
+	if err := w.slow.SetWriteDeadline(now.Add(writePatience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
 }
 
 // Unwrap lets http.ResponseController find the writer below.
@@ -67,6 +93,7 @@ func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter 
 
 func newRequest(p *Proxy, l *live, w http.ResponseWriter, r *http.Request) *request {
 	q := &request{live: l, r: r, begin: p.now(), writer: countingWriter{ResponseWriter: w}}
+	q.writer.slow, _ = w.(interface{ SetWriteDeadline(time.Time) error })
 	q.w = &q.writer
 	q.client = clientOf(r, l.TrustedProxies)
 	q.path = r.URL.EscapedPath()
@@ -114,7 +141,11 @@ func (q *request) serve() error {
 	if err != nil && unsupported != nil {
 		return unsupported
 	}
-	if n, ok := errors.AsType[*nowhere](err); ok {
+	n, none := errors.AsType[*nowhere](err)
+	if q.query.Has("ns") && (err == nil || none) { // which is known to be a registry's name then
+		q.w.Header().Set("Oci-Namespace", q.query.Get("ns"))
+	}
+	if none {
 		return q.refuse(q.r.Context(), n, q.route.digest, q.asker())
 	}
 	if err != nil {
@@ -126,9 +157,6 @@ func (q *request) serve() error {
 	}
 	if unsupported != nil {
 		return unsupported
-	}
-	if q.query.Has("ns") {
-		q.w.Header().Set("Oci-Namespace", q.query.Get("ns"))
 	}
 	if q.changes() {
 		v := q.view(at)

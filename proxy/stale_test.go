@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -35,6 +36,7 @@ func TestATokenHostThatFails(t *testing.T) {
 		{"401", lying.Challenge(`Basic realm="x"`), false},
 		{"403", lying.Status(403), false},
 		{"404", lying.NotFound(), false}, // says nothing about the image
+		{"400", lying.Status(400), false},
 		{"no token", lying.Body([]byte("{}")), false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -50,6 +52,9 @@ func TestATokenHostThatFails(t *testing.T) {
 			if !test.stale {
 				if a.whole() {
 					t.Errorf("served, %v", a.header)
+				}
+				if strings.Contains(string(a.body), w.up.Host) {
+					t.Errorf("the client is told where tokens come from: %s", a.body)
 				}
 				return
 			}

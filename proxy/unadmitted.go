@@ -95,8 +95,11 @@ func (q *request) noteEvidence(ctx context.Context, v *view, m *manifest) {
 	if err != nil || isZero(subject) {
 		return
 	}
-	for desc := range m.descriptors {
-		v.evidence.add(edgeKey{v.name, desc.Digest}, desc.Size)
+	for _, layer := range m.layers {
+		v.evidence.add(edgeKey{v.name, layer.Digest}, layer.Size)
+	}
+	if v.configIsOf(ctx, m) {
+		v.evidence.add(edgeKey{v.name, m.config.Digest}, m.config.Size)
 	}
 }
 
@@ -117,7 +120,9 @@ func (q *request) unadmittedBlob(ctx context.Context, v *view, refusal error) (*
 	if err != nil {
 		return nil, err
 	}
-	return newEdge(v1.Descriptor{Digest: digest, Size: size}), nil
+	e := newEdge(v1.Descriptor{Digest: digest, Size: size})
+	e.delivered.Store(true) // the upstream has just been asked
+	return e, nil
 }
 
 // blobSize returns the size of a blob that no manifest is read for: of what is
@@ -128,6 +133,11 @@ func (v *view) blobSize(ctx context.Context, digest v1.Hash) (int64, error) {
 		held.Close()
 		return size, v.ensureDelivered(ctx, digest)
 	}
+	size, err := v.registered.Upstream.Exists(ctx, v.repository, digest)
+	if err != nil || size > 0 {
+		return size, err
+	}
+	// HEAD does not tell, or nothing that can be believed.
 	body, size, err := v.registered.Upstream.Blob(ctx, v.repository, digest, 0)
 	if err != nil {
 		return 0, err

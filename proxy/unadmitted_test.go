@@ -75,11 +75,34 @@ func TestWhoMayPushLooksAtHeaders(t *testing.T) {
 	if blob.status != http.StatusOK || blob.header.Get("Content-Length") != strconv.Itoa(len(image.Blobs[0])) {
 		t.Errorf("blob: %d %v", blob.status, blob.header)
 	}
+	// and no content is asked for, nor is anything asked twice
+	asked := w.up.Requests(lying.Blob("acme/web", lying.Digest(image.Blobs[0])))
+	if len(asked) != 1 || asked[0].Method != http.MethodHead {
+		t.Errorf("the upstream was asked %v", asked)
+	}
 	if a := w.head(blobPath(web, lying.Digest([]byte("absent"))), as("pusher")...); a.status != http.StatusNotFound {
 		t.Errorf("a blob that is not there: %d", a.status)
 	}
 	if a := w.head(manifestPath(web, "v1"), as("puller")...); a.status != http.StatusForbidden {
 		t.Errorf("puller: %d", a.status)
+	}
+}
+
+// TestASizeThatHEADDoesNotTell is asked for with GET: who pushes wants to see it.
+func TestASizeThatHEADDoesNotTell(t *testing.T) {
+	for name, lie := range map[string]lying.Fault{"none": lying.Chunked(), "nothing": lying.Length(0)} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, guarded(oneForEachRight...))
+			image := lying.Image("unsigned")
+			w.up.Push("acme/web", image, "v1")
+			blob := blobPath(web, lying.Digest(image.Blobs[0]))
+			w.up.Lie(lying.Blob("acme/web", lying.Digest(image.Blobs[0])).HEAD(), lie)
+			a := w.head(blob, as("pusher")...)
+			if a.status != http.StatusOK || a.header.Get("Content-Length") != strconv.Itoa(len(image.Blobs[0])) {
+				t.Errorf("%d %v", a.status, a.header)
+			}
+			servedBlob(t, w.get(blob, as("inspector")...), image.Blobs[0])
+		})
 	}
 }
 

@@ -27,39 +27,45 @@ import (
 // sent. Those that write signatures (cosign, go-containerregistry) do not compare;
 // one that does learns that it was not alone, and that nothing is lost.
 
-// union is what becomes of a tag: what is put for pushed where held is. missing
-// tells that held has not all of pushed. config, when not nil, must be there first.
-type union func(ctx context.Context, pushed, held *manifest) (put *manifest, config []byte, missing bool, err error)
+// change is what becomes of a tag: what is put where held is, or nothing is when held is
+// nil. needed tells that held is not as it is to be. config, when not nil, must be there
+// first.
+type change func(ctx context.Context, held *manifest) (put *manifest, config []byte, needed bool, err error)
 
-// putUnion adds what is pushed to what its tag holds, until it is seen to have
-// stayed.
-func (p *pushed) putUnion(ctx context.Context, join union) (*manifest, error) {
-	for range maxMerges {
-		put, err := p.putUnionOnce(ctx, join)
-		if err != nil {
-			return nil, err
-		}
-		if err := sleep(ctx, p.proxy.settle); err != nil {
-			return nil, err
-		}
-		stayed, now, err := p.stays(ctx, join)
-		if err != nil {
-			return nil, err
-		}
-		if stayed {
-			p.changed(ctx)
-			if now != nil {
-				put = now
-			}
-			return put, nil
-		}
+// putUnion adds what is pushed to what its tag holds.
+func (p *pushed) putUnion(ctx context.Context, join change) (*manifest, error) {
+	put, err := p.changeTag(ctx, p.tag, join)
+	if err != nil {
+		return nil, err
 	}
-	return nil, unavailable("others keep overwriting the tag "+p.tag, retryAfterDefault, nil)
+	p.changed(ctx)
+	return put, nil
 }
 
-// putUnionOnce reads, joins, writes and reads back in turn with others here.
-func (p *pushed) putUnionOnce(ctx context.Context, join union) (*manifest, error) {
-	unlock, err := p.proxy.locks.Lock(ctx, tagLock(p.name, p.tag))
+// changeTag changes what a tag holds, until it is seen to have stayed so, and returns
+// what it holds then; nil when that is nothing.
+func (v *view) changeTag(ctx context.Context, tag string, c change) (*manifest, error) {
+	for range maxMerges {
+		held, err := v.changeTagOnce(ctx, tag, c)
+		if err != nil || held == nil {
+			return nil, err
+		}
+		if err := sleep(ctx, v.proxy.settle); err != nil {
+			return nil, err
+		}
+		if held, _, err = v.heldBy(ctx, tag); err != nil {
+			return nil, err
+		}
+		if _, _, needed, err := c(ctx, held); err != nil || !needed {
+			return held, err
+		}
+	}
+	return nil, overwritten(tag, nil)
+}
+
+// changeTagOnce reads, changes, writes and reads back in turn with others here.
+func (v *view) changeTagOnce(ctx context.Context, tag string, c change) (*manifest, error) {
+	unlock, err := v.proxy.locks.Lock(ctx, tagLock(v.name, tag))
 	if err != nil {
 		return nil, err
 	}
@@ -67,19 +73,19 @@ func (p *pushed) putUnionOnce(ctx context.Context, join union) (*manifest, error
 	var putErr error
 	var refused string // a version that the upstream would not take for the tag's
 	for range maxMerges {
-		held, version, err := p.readVersion(ctx, p.tag)
+		held, version, err := v.heldBy(ctx, tag)
 		if err != nil {
 			return nil, errors.Join(putErr, err)
 		}
-		put, config, missing, err := join(ctx, p.manifest, held)
-		if err != nil || !missing {
+		put, config, needed, err := c(ctx, held)
+		if err != nil || !needed {
 			return held, err
 		}
 		if putErr != nil {
 			return nil, putErr // it failed, and did not happen
 		}
 		if config != nil {
-			if err := p.putBlob(ctx, config); err != nil {
+			if err := v.putBlob(ctx, config); err != nil {
 				return nil, err
 			}
 		}
@@ -87,31 +93,43 @@ func (p *pushed) putUnionOnce(ctx context.Context, join union) (*manifest, error
 		if version == refused {
 			version = "" // it means something else by it, and would refuse for ever
 		}
-		if listed, putErr = p.registered.Push.PutManifestOver(ctx, p.repository, p.tag, string(put.mediaType), put.bytes, version); putErr != nil {
-			putErr = fmt.Errorf("put tag %s: %w", p.tag, putErr)
+		if listed, putErr = v.registered.Push.PutManifestOver(ctx, v.repository, tag, string(put.mediaType), put.bytes, version); putErr != nil {
+			putErr = fmt.Errorf("put tag %s: %w", tag, putErr)
 		}
-		p.moved(ctx, p.tag)
+		v.moved(ctx, tag)
 		if version != "" && preconditionFailed(putErr) {
 			refused, putErr = version, nil // another wrote it since
 			continue
 		}
 		if putErr == nil && put.subject != nil && !listed {
-			if err := p.listAs(ctx, put); err != nil {
+			if err := v.list(ctx, put); err != nil {
 				return nil, err
 			}
 		}
 	}
-	return nil, unavailable("others keep overwriting the tag "+p.tag, retryAfterDefault, putErr)
+	return nil, overwritten(tag, putErr)
 }
 
-// stays reads once more whether what was pushed is still there.
-func (p *pushed) stays(ctx context.Context, join union) (bool, *manifest, error) {
-	held, err := p.readTag(ctx, p.tag)
-	if err != nil || held == nil {
-		return false, nil, err
+func overwritten(tag string, err error) *Error {
+	return unavailable("others keep overwriting the tag "+tag+": push again", retryAfterDefault, err)
+}
+
+// heldBy is readVersion for a tag that is about to be written. That what it names is no
+// manifest is for whoever writes to be told, and not an upstream's fault.
+func (v *view) heldBy(ctx context.Context, tag string) (*manifest, string, error) {
+	m, version, err := v.readVersion(ctx, tag)
+	if _, stray := errors.AsType[*strayError](err); stray {
+		return nil, "", inTheWay(tag, "what is no manifest that could be added to ("+whyUnfit(err)+")", err)
 	}
-	_, _, missing, err := join(ctx, p.manifest, held)
-	return !missing, held, err
+	return m, version, err
+}
+
+// inTheWay is the answer to a push that would have to replace what a tag holds: what that
+// is, and what to do.
+func inTheWay(tag, what string, err error) *Error {
+	e := conflict("the tag " + tag + " holds " + what + ", and is not replaced: remove it at the upstream, then push again")
+	e.Err = err
+	return e
 }
 
 // readTag returns what a tag names at the upstream now, nil when it names nothing.
@@ -120,7 +138,8 @@ func (v *view) readTag(ctx context.Context, tag string) (*manifest, error) {
 	return m, err
 }
 
-// readVersion is readTag with what the upstream calls what is there, or nothing.
+// readVersion is readTag with what the upstream calls what is there, or nothing. Its
+// error is a *strayError when the tag was read, and names no manifest that is understood.
 func (v *view) readVersion(ctx context.Context, tag string) (m *manifest, version string, err error) {
 	content, contentType, version, err := v.registered.Push.ReadTag(ctx, v.repository, tag)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -132,9 +151,17 @@ func (v *view) readVersion(ctx context.Context, tag string) (m *manifest, versio
 	if err != nil {
 		return nil, "", err
 	}
-	m, err = parseManifest(content, contentType)
-	return m, version, err
+	if m, err = parseManifest(content, contentType); err != nil {
+		return nil, "", &strayError{err}
+	}
+	return m, version, nil
 }
+
+// strayError says that what a tag names was read, and is no manifest that is understood.
+type strayError struct{ err error }
+
+func (e *strayError) Error() string { return e.err.Error() }
+func (e *strayError) Unwrap() error { return e.err }
 
 func preconditionFailed(err error) bool {
 	refusal, ok := errors.AsType[Refusal](err)
@@ -142,21 +169,19 @@ func preconditionFailed(err error) bool {
 }
 
 // unionOfSignatures joins signature artifacts.
-func (p *pushed) unionOfSignatures(_ context.Context, pushed, held *manifest) (*manifest, []byte, bool, error) {
+func (p *pushed) unionOfSignatures(_ context.Context, held *manifest) (*manifest, []byte, bool, error) {
 	if held == nil {
-		return pushed, nil, true, nil
+		return p.manifest, nil, true, nil
 	}
-	if pushed.digest == held.digest {
+	if p.digest == held.digest {
 		return held, nil, false, nil
 	}
 	if p.proxy.merge == nil {
 		return nil, nil, false, conflict("the tag " + p.tag + " holds other signatures, which would be lost")
 	}
-	content, config, err := p.proxy.merge(pushed.bytes, held.bytes)
+	content, config, err := p.proxy.merge(p.bytes, held.bytes)
 	if err != nil {
-		e := conflict("what the tag " + p.tag + " holds cannot be joined with what is pushed, and is not replaced: " + printableText(err.Error()))
-		e.Err = err
-		return nil, nil, false, e
+		return nil, nil, false, inTheWay(p.tag, "what cannot be joined with what is pushed ("+printableText(err.Error())+")", err)
 	}
 	joined, err := parseManifest(content, "")
 	if err != nil {
@@ -165,49 +190,64 @@ func (p *pushed) unionOfSignatures(_ context.Context, pushed, held *manifest) (*
 	return joined, config, joined.digest != held.digest, nil
 }
 
-// unionOfListings joins lists of referrers: those of held, and those of pushed that
-// held has not. What held says of itself and of a referrer stays, understood or not.
-func unionOfListings(_ context.Context, pushed, held *manifest) (*manifest, []byte, bool, error) {
-	if held == nil {
-		return pushed, nil, true, nil
+// unionOfListings adds to a list of referrers those of pushed that it has not. What it
+// says of itself and of a referrer stays, understood or not.
+func unionOfListings(tag string, pushed *manifest) change {
+	return func(_ context.Context, held *manifest) (*manifest, []byte, bool, error) {
+		if held == nil {
+			return pushed, nil, true, nil
+		}
+		if !held.isListing() {
+			return nil, nil, false, inTheWay(tag, "something else than the list of referrers that belongs there", nil)
+		}
+		var added []v1.Descriptor
+		for _, desc := range pushed.manifests {
+			if _, ok := held.reaches(desc.Digest); !ok {
+				added = append(added, desc)
+			}
+		}
+		if len(added) == 0 {
+			return held, nil, false, nil
+		}
+		joined, err := held.relisted(func(entries []json.RawMessage) ([]json.RawMessage, error) {
+			if len(entries)+len(added) > verifier.MaxChildren {
+				return nil, conflict(fmt.Sprintf("the list of referrers under the tag %s would have more than %d: delete some that are not needed, then push again", tag, verifier.MaxChildren))
+			}
+			for _, desc := range added {
+				entry, err := json.Marshal(desc)
+				if err != nil {
+					return nil, err
+				}
+				entries = append(entries, entry)
+			}
+			return entries, nil
+		})
+		return joined, nil, true, err
 	}
-	if !held.isListing() {
-		return nil, nil, false, conflict("the tag that would list the referrers holds something else")
-	}
+}
+
+// relisted returns an index with other entries, and all else that it says as it was.
+func (m *manifest) relisted(edit func(entries []json.RawMessage) ([]json.RawMessage, error)) (*manifest, error) {
 	var fields map[string]json.RawMessage
 	var entries []json.RawMessage
-	if err := json.Unmarshal(held.bytes, &fields); err != nil {
-		return nil, nil, false, err
+	if err := json.Unmarshal(m.bytes, &fields); err != nil {
+		return nil, err
 	}
 	if err := json.Unmarshal(fields["manifests"], &entries); err != nil {
-		return nil, nil, false, err
+		return nil, err
 	}
-	for _, desc := range pushed.manifests {
-		if _, ok := held.reaches(desc.Digest); ok {
-			continue
-		}
-		entry, err := json.Marshal(desc)
-		if err != nil {
-			return nil, nil, false, err
-		}
-		entries = append(entries, entry)
+	entries, err := edit(entries)
+	if err != nil {
+		return nil, err
 	}
-	switch {
-	case len(entries) == len(held.manifests):
-		return held, nil, false, nil
-	case len(entries) > verifier.MaxChildren:
-		return nil, nil, false, conflict(fmt.Sprintf("there are more than %d referrers", verifier.MaxChildren))
-	}
-	var err error
 	if fields["manifests"], err = json.Marshal(entries); err != nil {
-		return nil, nil, false, err
+		return nil, err
 	}
 	content, err := json.Marshal(fields)
 	if err != nil {
-		return nil, nil, false, err
+		return nil, err
 	}
-	joined, err := parseManifest(content, "")
-	return joined, nil, true, err
+	return parseManifest(content, "")
 }
 
 // isListing reports whether an index can be a list of referrers: it refers to nothing
@@ -222,12 +262,11 @@ func (m *manifest) isListing() bool {
 	return m.index && m.subject == nil
 }
 
-// listReferrer adds the manifest to the fallback tag of its subject, for an upstream
-// that keeps no list by itself.
-func (p *pushed) listReferrer(ctx context.Context) error { return p.listAs(ctx, p.manifest) }
-
-func (p *pushed) listAs(ctx context.Context, m *manifest) error {
-	if _, err := parseDigest(m.subject.Digest.String()); err != nil {
+// list adds a manifest to the list of its subject's referrers under the fallback tag, for
+// an upstream that keeps no list by itself.
+func (v *view) list(ctx context.Context, m *manifest) error {
+	subject := m.subject.Digest
+	if _, err := parseDigest(subject.String()); err != nil {
 		return err
 	}
 	content, err := json.Marshal(v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{m.asReferrer()}})
@@ -238,10 +277,48 @@ func (p *pushed) listAs(ctx context.Context, m *manifest) error {
 	if err != nil {
 		return err
 	}
-	subject := m.subject.Digest
-	listing := &pushed{view: p.view, manifest: list, rule: p.rule, tag: fallbackTag(subject), named: subject, kind: pushedListing, about: subject, asker: p.asker, began: p.began, id: p.id}
-	if _, err := listing.putUnion(ctx, unionOfListings); err != nil {
+	tag := fallbackTag(subject)
+	if _, err := v.changeTag(ctx, tag, unionOfListings(tag, list)); err != nil {
 		return fmt.Errorf("list it among the referrers of %s: %w", subject, err)
+	}
+	return nil
+}
+
+// unlist takes a manifest off the list of its subject's referrers, where that is kept
+// under the fallback tag, with the same care. It comes before the deletion, for what is
+// deleted does not say any more what it referred to. What no list can be read in lists
+// nothing.
+func (v *view) unlist(ctx context.Context, m *manifest) error {
+	if m.subject == nil {
+		return nil
+	}
+	subject := m.subject.Digest
+	if _, err := parseDigest(subject.String()); err != nil {
+		return nil // then nothing lists it
+	}
+	_, err := v.changeTag(ctx, fallbackTag(subject), func(_ context.Context, held *manifest) (*manifest, []byte, bool, error) {
+		if held == nil || !held.isListing() {
+			return held, nil, false, nil
+		}
+		if _, listed := held.reaches(m.digest); !listed {
+			return held, nil, false, nil
+		}
+		rest, err := held.relisted(func(entries []json.RawMessage) ([]json.RawMessage, error) {
+			rest := make([]json.RawMessage, 0, len(entries)) // which is a list, though empty
+			for i, entry := range entries {
+				if held.manifests[i].Digest != m.digest {
+					rest = append(rest, entry)
+				}
+			}
+			return rest, nil
+		})
+		return rest, nil, true, err
+	})
+	if _, stray := errors.AsType[*strayError](err); stray {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("take it off the list of what refers to %s: %w", subject, err)
 	}
 	return nil
 }
@@ -265,7 +342,7 @@ func (m *manifest) asReferrer() v1.Descriptor {
 // putBlob stores a small blob.
 func (v *view) putBlob(ctx context.Context, content []byte) error {
 	digest := digestOf(content)
-	if v.registered.Upstream.Exists(ctx, v.repository, digest) == nil {
+	if _, err := v.registered.Upstream.Exists(ctx, v.repository, digest); err == nil {
 		return nil
 	}
 	location, _, err := v.registered.Push.StartUpload(ctx, v.repository, v1.Hash{}, "")

@@ -25,7 +25,8 @@ func (q *request) serveUpload(v *view) error {
 		return q.startUpload(v)
 	}
 	u, ok := q.proxy.sealer.open(q.route.session)
-	if !ok || u.Repository != v.name || u.Caller != q.callerName() || !isWithin(uploadKept, u.Begun, q.begin) {
+	// The clock of the replica that began it may go before ours, or ours have been set back.
+	if !ok || u.Repository != v.name || u.Caller != q.exactCaller() || q.begin.Sub(u.Begun).Abs() >= uploadKept {
 		return unknownUpload(nil)
 	}
 	end, err := q.proxy.uploads.begin(u.ID)
@@ -64,7 +65,7 @@ func (q *request) startUpload(v *view) error {
 			return err
 		}
 	}
-	u := newSession(v.name, q.callerName(), q.begin)
+	u := newSession(v.name, q.exactCaller(), q.begin)
 	end, err := q.proxy.uploads.begin(u.ID)
 	if err != nil {
 		return err

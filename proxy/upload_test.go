@@ -39,6 +39,9 @@ func (w *world) send(method, path string, body io.Reader, headers ...string) ans
 	for pair := range slices.Chunk(headers, 2) {
 		r.Header.Add(pair[0], pair[1])
 	}
+	if host := r.Header.Get("Host"); host != "" {
+		r.Host = host
+	}
 	response, err := w.web.Do(r)
 	if err != nil {
 		return answer{broken: err}

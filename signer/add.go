@@ -74,10 +74,7 @@ func Add(ctx context.Context, c Config, additions ...Addition) ([]Added, error) 
 		if err != nil {
 			return nil, fmt.Errorf("add to %s:%s: %w", a.Repository, a.Tag, err)
 		}
-		request := Request{Repository: a.Repository}
-		if digits, ok := strings.CutPrefix(a.Tag, "sha256-"); ok && len(digits) >= 64 {
-			request.Subject = v1.Hash{Algorithm: "sha256", Hex: digits[:64]}
-		}
+		request := Request{Repository: a.Repository, Subject: taggedSubject(a.Tag)}
 		jobs[i] = newJob(Result{Request: request, Tag: a.Tag}, add)
 	}
 	if err := s.attachAll(ctx, jobs); err != nil {
@@ -88,6 +85,15 @@ func Add(ctx context.Context, c Config, additions ...Addition) ([]Added, error) 
 		added[i] = Added{Kept: j.result.Kept, Count: j.result.Signatures}
 	}
 	return added, nil
+}
+
+// taggedSubject is the digest that a tag is made of; the zero one when it is of none.
+func taggedSubject(tag string) v1.Hash {
+	digits, ok := strings.CutPrefix(tag, "sha256-")
+	if !ok || len(digits) < 64 {
+		return v1.Hash{}
+	}
+	return v1.Hash{Algorithm: "sha256", Hex: digits[:64]}
 }
 
 // descriptors returns the addition that a asks for.
@@ -127,7 +133,9 @@ type listedAddition struct {
 	layers []signatureLayer
 }
 
-func (a *listedAddition) read(raw []byte) (document, error) { return new(listing).read(raw) }
+func (a *listedAddition) read(raw []byte) (document, error) {
+	return (&listing{subject: taggedSubject(a.Tag)}).read(raw)
+}
 
 func (a *listedAddition) in(d document) bool {
 	return len(a.missing(d.(referrersIndex))) == 0
@@ -149,14 +157,7 @@ func (a *listedAddition) missing(index referrersIndex) []signatureLayer {
 func (a *listedAddition) to(d document) (document, error) {
 	index := d.(referrersIndex)
 	missing := a.missing(index)
-	if len(index.manifests)+len(missing) > maxManifests {
-		return nil, fmt.Errorf("it lists %d referrers already", len(index.manifests))
-	}
-	index.manifests, index.digests = slices.Clone(index.manifests), slices.Clone(index.digests)
-	for _, layer := range missing {
-		index.manifests, index.digests = append(index.manifests, layer.raw), append(index.digests, layer.digest)
-	}
-	return index, nil
+	return index.with(missing...)
 }
 
 // imageAddition adds layers to an image.
@@ -221,7 +222,7 @@ func (a *imageAddition) to(d document) (document, error) {
 	if !first {
 		img = d.(signatureImage)
 	}
-	img.layers = append(slices.Clone(img.layers), a.missing(img)...)
+	img.layers = joined(img.layers, a.missing(img))
 	if first && a.Exact != nil {
 		return exactImage{img, a.Exact}, nil
 	}

@@ -48,6 +48,20 @@ func (e *HeldError) Unwrap() error { return e.Err }
 // BlockedBy returns the tag.
 func (e *HeldError) BlockedBy() string { return e.Tag }
 
+// fullError says that a document has no room for what is to be added.
+type fullError struct{ error }
+
+func (e *fullError) Unwrap() error { return e.error }
+
+// orHeld is err as a HeldError when a document is full, which it stays until somebody
+// takes something off.
+func orHeld(tag string, err error) error {
+	if full, ok := errors.AsType[*fullError](err); ok {
+		return &HeldError{tag, fmt.Errorf("to be added to: %w", full)}
+	}
+	return err
+}
+
 // document is what a tag names, and several writers add to.
 type document interface {
 	// encode returns the manifest, and the config that goes with it, nil when
@@ -213,11 +227,11 @@ func (s *Signer) read(ctx context.Context, j *job) (doc document, raw []byte, er
 func (s *Signer) merge(ctx context.Context, j *job, doc document, raw []byte) (document, []byte, error) {
 	merged, err := j.to(doc)
 	if err != nil {
-		return doc, raw, err
+		return doc, raw, orHeld(j.result.Tag, err)
 	}
 	manifest, config, err := merged.encode()
 	if err != nil {
-		return doc, raw, err
+		return doc, raw, orHeld(j.result.Tag, err)
 	}
 	if config != nil {
 		if err := s.registry.PutBlob(ctx, j.result.Repository, digestOf(config), config); err != nil {

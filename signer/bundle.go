@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"reflect"
 	"time"
 
@@ -72,7 +73,7 @@ func (s *Signer) beginBundle(ctx context.Context, p *pendingResult) error {
 		return nil
 	}
 	p.Tag = tag
-	p.job = newJob(p.Result, &listing{desc})
+	p.job = newJob(p.Result, &listing{desc, p.Subject})
 	return nil
 }
 
@@ -228,9 +229,12 @@ func (s *Signer) findBundle(ctx context.Context, r Request, statement []byte) (v
 }
 
 // bundleOf returns the bundle that a referrer carries, nil when there is none
-// that could be ours.
+// that could be ours: one that is listed and not there, say.
 func (s *Signer) bundleOf(ctx context.Context, repository string, desc v1.Descriptor) ([]byte, error) {
 	manifest, err := s.registry.Manifest(ctx, repository, desc.Digest.String())
+	if isNone(err) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -242,11 +246,18 @@ func (s *Signer) bundleOf(ctx context.Context, repository string, desc v1.Descri
 		return nil, nil
 	}
 	bundle, err := s.registry.Blob(ctx, repository, m.Layers[0].Digest, maxPayloadSize)
+	if isNone(err) {
+		return nil, nil
+	}
 	if err != nil || digestOf(bundle) != m.Layers[0].Digest {
 		return nil, err
 	}
 	return bundle, nil
 }
+
+// isNone reports whether err says that there is nothing that could be ours, now or when
+// it is asked for again.
+func isNone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrTooLarge) }
 
 // saysTheSame reports whether a bundle is by our key, with as much proof as is
 // wanted, and claims what statement claims.

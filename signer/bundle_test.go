@@ -154,27 +154,6 @@ func TestSignWritesBothFormatsUnlessTold(t *testing.T) {
 	}
 }
 
-// What hands out the fallback tag to an image keeps the image.
-func TestAnImageUnderTheFallbackTagIsNotDestroyed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		reg := newTestRegistry()
-		subject := reg.image(t, "v1")
-		copied := reg.put(t, FallbackTag(subject), types.OCIManifestSchema1, imageManifest("v1"))
-		s, err := New(Config{Registry: reg, Key: mustKey(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = s.Sign(t.Context(), request(subject))
-		if err == nil || !strings.Contains(err.Error(), "an image, which cosign copy tags so") || !strings.Contains(err.Error(), "the format tag can") {
-			t.Errorf("error %v", err)
-		}
-		data, err := reg.Manifest(t.Context(), testRepository, FallbackTag(subject))
-		if err != nil || digestOf(data) != copied {
-			t.Errorf("the tag names %s, %v", data, err)
-		}
-	})
-}
-
 func TestOthersReferrersAreKeptByteForByte(t *testing.T) {
 	const foreign = `{ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
   "manifests": [ {"mediaType":"application/vnd.oci.image.manifest.v1+json", "size":7, "digest":"sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","x":"\u003c"} ],
@@ -183,7 +162,7 @@ func TestOthersReferrersAreKeptByteForByte(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	add := &listing{describe(types.OCIManifestSchema1, []byte("new"))}
+	add := &listing{desc: describe(types.OCIManifestSchema1, []byte("new"))}
 	if add.in(index) {
 		t.Error("it is there before it is added")
 	}

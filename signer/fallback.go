@@ -22,9 +22,10 @@ type referrersIndex struct {
 	digests   []string // of manifests
 }
 
-// parseReferrersIndex reads what is under a fallback tag. It refuses what is not
-// an index, or can be read in two ways: cosign copy gives an image itself such a
-// tag, and to write an index there would take the image's name from it.
+// parseReferrersIndex reads what is under a fallback tag. It refuses what is not a list
+// of referrers, or can be read in two ways: cosign copy gives an image itself such a
+// tag, also one for several platforms, which is an index like the list; and to write
+// there would take the image's name from it.
 func parseReferrersIndex(data []byte) (referrersIndex, error) {
 	if len(data) > maxManifestSize {
 		return referrersIndex{}, fmt.Errorf("larger than %d bytes", maxManifestSize)
@@ -49,17 +50,23 @@ func parseReferrersIndex(data []byte) (referrersIndex, error) {
 		}
 		for i, raw := range index.manifests {
 			var desc struct {
-				Digest string `json:"digest"`
+				Digest   string          `json:"digest"`
+				Platform json.RawMessage `json:"platform"`
 			}
 			if err := json.Unmarshal(raw, &desc); err != nil || desc.Digest == "" {
 				return referrersIndex{}, fmt.Errorf("manifest %d has no digest", i)
+			}
+			if len(desc.Platform) > 0 && string(desc.Platform) != "null" {
+				return referrersIndex{}, errOwnName
 			}
 			index.digests = append(index.digests, desc.Digest)
 		}
 		return index, nil
 	}
-	return referrersIndex{}, errors.New("it is an image, which cosign copy tags so")
+	return referrersIndex{}, errOwnName
 }
+
+var errOwnName = errors.New("it is an image, which cosign copy tags so")
 
 func newReferrersIndex() referrersIndex {
 	return referrersIndex{fields: []field{
@@ -94,20 +101,40 @@ func (x referrersIndex) encode() (manifest, config []byte, err error) {
 	}
 	b.WriteByte('}')
 	if b.Len() > maxManifestSize {
-		return nil, nil, fmt.Errorf("the index of referrers would grow beyond %d bytes", maxManifestSize)
+		return nil, nil, &fullError{fmt.Errorf("it would grow beyond %d bytes", maxManifestSize)}
 	}
 	return b.Bytes(), nil, nil
 }
 
+// with returns the index with more descriptors, unless there would be too many.
+func (x referrersIndex) with(added ...signatureLayer) (referrersIndex, error) {
+	if len(x.manifests)+len(added) > maxManifests {
+		return x, &fullError{fmt.Errorf("it lists %d referrers, and may list %d", len(x.manifests), maxManifests)}
+	}
+	var raws []json.RawMessage
+	var digests []string
+	for _, desc := range added {
+		raws, digests = append(raws, desc.raw), append(digests, desc.digest)
+	}
+	x.manifests, x.digests = joined(x.manifests, raws), joined(x.digests, digests)
+	return x, nil
+}
+
 // listing adds a referrer, which is stored already, to the index under the
 // fallback tag of its subject.
-type listing struct{ desc v1.Descriptor }
+type listing struct {
+	desc    v1.Descriptor
+	subject v1.Hash // whose referrers are listed
+}
 
 func (l *listing) read(raw []byte) (document, error) {
 	if raw == nil {
 		return newReferrersIndex(), nil
 	}
 	index, err := parseReferrersIndex(raw)
+	if err == nil && digestOf(raw) == l.subject {
+		err = errOwnName
+	}
 	if err != nil {
 		return nil, fmt.Errorf("an index of referrers that could be added to, and this registry lists none itself: %w "+
 			"(a bundle cannot be stored here; the format tag can)", err)
@@ -127,17 +154,11 @@ func (l *listing) in(d document) bool {
 func (l *listing) prepare(context.Context) error { return nil }
 
 func (l *listing) to(d document) (document, error) {
-	index := d.(referrersIndex)
-	if len(index.manifests) >= maxManifests {
-		return nil, fmt.Errorf("it lists %d referrers already", len(index.manifests))
-	}
 	raw, err := json.Marshal(l.desc)
 	if err != nil {
 		return nil, err
 	}
-	index.manifests = append(index.manifests[:len(index.manifests):len(index.manifests)], raw)
-	index.digests = append(index.digests[:len(index.digests):len(index.digests)], l.desc.Digest.String())
-	return index, nil
+	return d.(referrersIndex).with(signatureLayer{raw: raw, digest: l.desc.Digest.String()})
 }
 
 // ReferrersIndex returns what the index under a fallback tag lists, nothing for

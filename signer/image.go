@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,8 +66,8 @@ func newSignatureImage(dockerMediaTypes bool) signatureImage {
 }
 
 // parseSignatureImage reads the manifest of a signature image. It refuses what
-// is not an image manifest, or can be read in two ways: to write it back could
-// lose what somebody else reads in it.
+// is not an image manifest, is an image to run, or can be read in two ways: to write it
+// back could lose what somebody else reads in it.
 func parseSignatureImage(data []byte) (signatureImage, error) {
 	if len(data) > maxManifestSize {
 		return signatureImage{}, fmt.Errorf("larger than %d bytes", maxManifestSize)
@@ -124,6 +125,9 @@ func (img *signatureImage) parseLayers() error {
 		_ = json.Unmarshal(fields["annotations"], &layer.annotations)
 		if json.Unmarshal(fields["digest"], &layer.digest) != nil || layer.digest == "" {
 			return fmt.Errorf("layer %d has no digest", i)
+		}
+		if types.MediaType(layer.mediaType).IsLayer() {
+			return fmt.Errorf("layer %d is part of an image to run (%q)", i, layer.mediaType)
 		}
 		img.layers = append(img.layers, layer)
 	}
@@ -189,20 +193,33 @@ func (img signatureImage) holds(s *Signer, payload []byte, digest v1.Hash) bool 
 func (img signatureImage) mediaType() types.MediaType { return img.media }
 func (img signatureImage) size() int                  { return len(img.layers) }
 
-// with returns the image with one more layer, at the end.
+// with returns the image with one more layer.
 func (img signatureImage) with(desc v1.Descriptor) (signatureImage, error) {
 	raw, err := json.Marshal(desc)
 	if err != nil {
 		return signatureImage{}, err
 	}
-	layer := signatureLayer{
+	img.layers = joined(img.layers, []signatureLayer{{
 		raw:         raw,
 		mediaType:   string(desc.MediaType),
 		digest:      desc.Digest.String(),
 		annotations: desc.Annotations,
-	}
-	img.layers = append(img.layers[:len(img.layers):len(img.layers)], layer)
+	}})
 	return img, nil
+}
+
+// surelyTried is how many of the signatures in one place a verifier tries whatever there
+// is besides: the equal part of maxTried that each of the four places has.
+const surelyTried = maxTried / 4
+
+// joined returns what is held in one place and what is added to it: at the end, as cosign
+// has it, but before all when it would not surely be tried there. Whoever put so many
+// there before does not keep what is signed now from counting.
+func joined[T any](held, added []T) []T {
+	if len(held)+len(added) > surelyTried {
+		return slices.Concat(added, held)
+	}
+	return slices.Concat(held, added)
 }
 
 // encode returns the manifest, and the config that goes with it (nil when the
@@ -240,7 +257,7 @@ func (img signatureImage) encode() (manifest, config []byte, err error) {
 	}
 	b.WriteByte('}')
 	if b.Len() > maxManifestSize {
-		return nil, nil, fmt.Errorf("the signature image would grow beyond %d bytes", maxManifestSize)
+		return nil, nil, &fullError{fmt.Errorf("it would grow beyond %d bytes", maxManifestSize)}
 	}
 	return b.Bytes(), config, nil
 }

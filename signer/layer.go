@@ -160,6 +160,9 @@ func (s *Signer) findAttestation(ctx context.Context, repository, tag string, st
 		}
 		tried++
 		data, err := s.registry.Blob(ctx, repository, digest, maxPayloadSize)
+		if isNone(err) {
+			continue
+		}
 		if err != nil {
 			return "", fmt.Errorf("read attestation %s: %w", digest, err)
 		}

@@ -26,8 +26,9 @@ type Registry interface {
 	// that there is none, and that the registry could be trusted to tell.
 	Manifest(ctx context.Context, repository, reference string) ([]byte, error)
 
-	// Blob returns the blob of a digest, or an error when it is larger than
-	// limit. Whoever calls it hashes it.
+	// Blob returns the blob of a digest. An error that matches fs.ErrNotExist
+	// says that there is none, and one that matches ErrTooLarge that it is
+	// larger than limit. Whoever calls it hashes it.
 	Blob(ctx context.Context, repository string, digest v1.Hash, limit int64) ([]byte, error)
 
 	// Referrers returns what the registry lists as referring to digest, or
@@ -49,6 +50,9 @@ type Registry interface {
 
 // ErrChanged says that a tag names something else than when it was last read.
 var ErrChanged = errors.New("the tag was changed meanwhile")
+
+// ErrTooLarge says that a blob is larger than was asked for.
+var ErrTooLarge = errors.New("the blob is too large")
 
 // Format is a form in which a signature or an attestation is stored.
 type Format int

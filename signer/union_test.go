@@ -3,6 +3,7 @@ package signer
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,6 +41,8 @@ func TestUnionLosesNothing(t *testing.T) {
 		{"each has one", "a", "b", "b a"},
 		{"both added to the same", "a b", "a c", "a c b"},
 		{"in another order", "b a", "a b", "a b"},
+		{"one more is pushed before all", "c a b", "a b", "a b c"},
+		{"one more is pushed in between", "a c b", "a b", "a b c"},
 		{"nothing is held", "a", "", "a"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -76,12 +79,28 @@ func TestUnionLosesNothing(t *testing.T) {
 	}
 }
 
+// What is added comes last, as cosign has it, where it is surely tried there; and first
+// where it may not be.
+func TestWhatIsAddedToManyComesFirst(t *testing.T) {
+	for _, test := range []struct{ held, added, first int }{
+		{0, 1, 0}, {surelyTried - 1, 1, surelyTried - 1}, {surelyTried, 1, 0}, {200, 1, 0}, {0, 100, 0}, {10, surelyTried - 9, 0},
+	} {
+		held := slices.Repeat([]string{"held"}, test.held)
+		added := slices.Repeat([]string{"added"}, test.added)
+		got := joined(held, added)
+		if i := slices.Index(got, "added"); len(got) != test.held+test.added || i != test.first {
+			t.Errorf("of %d and %d: %d, those that are added from %d on, want %d", test.held, test.added, len(got), i, test.first)
+		}
+	}
+}
+
 func TestUnionOfWhatIsNoSignatureImageIsRefused(t *testing.T) {
 	image := imageOf(t, "a")
 	index := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`)
 	for name, pair := range map[string][2][]byte{
 		"an index is pushed": {index, image}, "an index is held": {image, index}, "no JSON is held": {image, []byte("x")},
-		"two of a key": {[]byte(`{"layers":[],"layers":[]}`), image},
+		"an image to run is held": {image, bytes.Replace(image, []byte(envelope.MediaTypeSimpleSigning), []byte("application/vnd.oci.image.layer.v1.tar+gzip"), 1)},
+		"two of a key":            {[]byte(`{"layers":[],"layers":[]}`), image},
 	} {
 		if got, _, err := Union(pair[0], pair[1]); err == nil {
 			t.Errorf("%s: %s", name, got)

@@ -11,6 +11,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"vidimus/e2e/notary"
 	"vidimus/verifier"
 )
 
@@ -41,23 +42,9 @@ func envelopeBody(tb testing.TB, kind string, whole []byte, e object, owner []by
 	return encode(tb, object{"apiVersion": version, "kind": name, "spec": spec})
 }
 
-// attachEntry makes cosign's annotation of a body that was logged at a time.
-func (s *sigstore) attachEntry(data []byte, at time.Time) string {
-	s.tb.Helper()
-	id, err := s.RekorLogID()
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	entry := s.log("dsse", data, at)
-	return string(encode(s.tb, object{
-		"SignedEntryTimestamp": part(entry, "inclusionPromise")["signedEntryTimestamp"],
-		"Payload":              object{"body": data, "integratedTime": at.Unix(), "logIndex": 7, "logID": id},
-	}))
-}
-
 func (s *sigstore) attachStamp(data []byte) string {
 	s.tb.Helper()
-	return string(encode(s.tb, object{"SignedRFC3161Timestamp": s.stamp(data)}))
+	return string(encode(s.tb, object{"SignedRFC3161Timestamp": s.Stamp(data)}))
 }
 
 // envelope stores an envelope and returns its layer, as cosign annotates it.
@@ -74,7 +61,7 @@ func (r *registry) envelope(tb testing.TB, e any, annotations map[string]string)
 func (s *sigstore) attestations(t *testing.T, r *registry, authorities ...verifier.Authority) verifier.Report {
 	t.Helper()
 	about := attested
-	about.Now = s.now
+	about.Now = s.Now
 	return look(t, r, about, authorities, verifier.Sources(), nil)
 }
 
@@ -88,15 +75,15 @@ var entryKinds = []string{"dsse 0.0.1", "intoto 0.0.1", "intoto 0.0.2"}
 
 func TestAnEnvelopeCountsByTheCertificateThatIsAttached(t *testing.T) {
 	s := newSigstore(t)
-	h, stranger := s.issue(githubIssuer, workflow), s.issue(githubIssuer, "https://github.com/evil/web/.github/workflows/release.yml@refs/tags/v1")
+	h, stranger := s.Issue(githubIssuer, workflow), s.Issue(githubIssuer, "https://github.com/evil/web/.github/workflows/release.yml@refs/tags/v1")
 	said := statement(subject.Digest, predicateSLSA)
 	said["predicate"] = object{"buildType": "make"}
-	e := dsse(t, said, h.key)
+	e := dsse(t, said, h.Key)
 	whole := encode(t, e)
 	signature := part(e, "signatures")["sig"].([]byte)
-	at := s.now.Add(-30 * time.Second).Truncate(time.Second)
-	logs, stamps, both := has{logs: true}, has{stamps: true}, has{logs: true, stamps: true}
-	certificate := map[string]string{certificateName: string(h.pem())}
+	at := s.Now.Add(-30 * time.Second).Truncate(time.Second)
+	logs, stamps, both := notary.Has{Logs: true}, notary.Has{Stamps: true}, notary.Has{Logs: true, Stamps: true}
+	certificate := map[string]string{certificateName: string(h.PEM())}
 	with := func(name, value string) map[string]string {
 		all := maps.Clone(certificate)
 		all[name] = value
@@ -104,21 +91,21 @@ func TestAnEnvelopeCountsByTheCertificateThatIsAttached(t *testing.T) {
 	}
 	type test struct {
 		name     string
-		trust    has
+		trust    notary.Has
 		attached map[string]string
 		at       time.Time
 	}
 	tests := []test{
-		{"a timestamp of the envelope, as cosign has it", stamps, with(stampName, s.attachStamp(whole)), s.now},
-		{"a timestamp of the signature", stamps, with(stampName, s.attachStamp(signature)), s.now},
+		{"a timestamp of the envelope, as cosign has it", stamps, with(stampName, s.attachStamp(whole)), s.Now},
+		{"a timestamp of the signature", stamps, with(stampName, s.attachStamp(signature)), s.Now},
 		{"an entry and a timestamp", both, func() map[string]string {
 			all := with(stampName, s.attachStamp(whole))
-			all[entryName] = s.attachEntry(envelopeBody(t, "dsse 0.0.1", whole, e, h.pem()), at)
+			all[entryName] = s.Annotation(envelopeBody(t, "dsse 0.0.1", whole, e, h.PEM()), at)
 			return all
 		}(), at},
 	}
 	for _, kind := range entryKinds {
-		tests = append(tests, test{"an entry of type " + kind, logs, with(entryName, s.attachEntry(envelopeBody(t, kind, whole, e, h.pem()), at)), at})
+		tests = append(tests, test{"an entry of type " + kind, logs, with(entryName, s.Annotation(envelopeBody(t, kind, whole, e, h.PEM()), at)), at})
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -164,7 +151,7 @@ func TestAnEnvelopeCountsByTheCertificateThatIsAttached(t *testing.T) {
 		})
 	}
 	t.Run("beside a signature of a stranger's", func(t *testing.T) {
-		two := dsse(t, said, stranger.key, h.key)
+		two := dsse(t, said, stranger.Key, h.Key)
 		r := newRegistry()
 		r.tag(t, attTag, r.envelope(t, two, with(stampName, s.attachStamp(encode(t, two)))))
 		report := s.attestations(t, r, keyless(t, "ci", s.trust(stamps), githubIssuer, workflow))
@@ -179,18 +166,14 @@ func TestAnEnvelopeCountsByTheCertificateThatIsAttached(t *testing.T) {
 // without a time.
 func TestAnEnvelopeWhoseProofIsNotItsOwnIsRejected(t *testing.T) {
 	s := newSigstore(t)
-	fresh, err := virtualOther()
-	if err != nil {
-		t.Fatal(err)
-	}
-	elsewhere := newInstance(t, fresh)
-	h, twin := s.issue(githubIssuer, workflow), s.issue(githubIssuer, workflow)
+	elsewhere := newSigstoreElsewhere(t)
+	h, twin := s.Issue(githubIssuer, workflow), s.Issue(githubIssuer, workflow)
 	key := newECDSA(t, elliptic.P256())
-	ended := s.issue(githubIssuer, workflow)
+	ended := s.Issue(githubIssuer, workflow)
 	// an envelope by both: as the key's it counts in any case, and as the certificate's never
 	for _, kind := range entryKinds {
 		said := statement(subject.Digest, predicateSLSA)
-		another := dsse(t, statement(other, predicateSLSA), h.key)
+		another := dsse(t, statement(other, predicateSLSA), h.Key)
 		type entry struct {
 			name string
 			make func(e object, whole, owner []byte) string
@@ -198,32 +181,32 @@ func TestAnEnvelopeWhoseProofIsNotItsOwnIsRejected(t *testing.T) {
 		for _, tt := range []entry{
 			{"no entry at all", func(object, []byte, []byte) string { return "" }},
 			{"an entry of another envelope", func(_ object, _, owner []byte) string {
-				return s.attachEntry(envelopeBody(t, kind, encode(t, another), another, owner), s.now)
+				return s.Annotation(envelopeBody(t, kind, encode(t, another), another, owner), s.Now)
 			}},
 			{"an entry of another owner", func(e object, whole, _ []byte) string {
-				return s.attachEntry(envelopeBody(t, kind, whole, e, twin.pem()), s.now)
+				return s.Annotation(envelopeBody(t, kind, whole, e, twin.PEM()), s.Now)
 			}},
 			{"an entry of another log", func(e object, whole, owner []byte) string {
-				return elsewhere.attachEntry(envelopeBody(t, kind, whole, e, owner), s.now)
+				return elsewhere.Annotation(envelopeBody(t, kind, whole, e, owner), s.Now)
 			}},
 			{"another time than the log promised", func(e object, whole, owner []byte) string {
-				said := s.attachEntry(envelopeBody(t, kind, whole, e, owner), s.now)
-				return strings.Replace(said, fmt.Sprint(s.now.Unix()), fmt.Sprint(s.now.Unix()-1), 1)
+				said := s.Annotation(envelopeBody(t, kind, whole, e, owner), s.Now)
+				return strings.Replace(said, fmt.Sprint(s.Now.Unix()), fmt.Sprint(s.Now.Unix()-1), 1)
 			}},
 			{"a time to come", func(e object, whole, owner []byte) string {
-				return s.attachEntry(envelopeBody(t, kind, whole, e, owner), s.now.Add(5*time.Minute))
+				return s.Annotation(envelopeBody(t, kind, whole, e, owner), s.Now.Add(5*time.Minute))
 			}},
 			{"an entry that is none", func(object, []byte, []byte) string { return `{"SignedEntryTimestamp":"AA==","Payload":{}}` }},
 			{"an entry of no known type", func(e object, whole, owner []byte) string {
 				text := string(envelopeBody(t, kind, whole, e, owner))
-				return s.attachEntry([]byte(strings.Replace(text, `"apiVersion":"0.0.`, `"apiVersion":"9.0.`, 1)), s.now)
+				return s.Annotation([]byte(strings.Replace(text, `"apiVersion":"0.0.`, `"apiVersion":"9.0.`, 1)), s.Now)
 			}},
 		} {
 			t.Run(kind+", "+tt.name, func(t *testing.T) {
-				trust := s.trust(has{logs: true})
-				e := dsse(t, said, h.key)
+				trust := s.trust(notary.Has{Logs: true})
+				e := dsse(t, said, h.Key)
 				r := newRegistry()
-				r.tag(t, attTag, r.envelope(t, e, map[string]string{certificateName: string(h.pem()), entryName: tt.make(e, encode(t, e), h.pem())}))
+				r.tag(t, attTag, r.envelope(t, e, map[string]string{certificateName: string(h.PEM()), entryName: tt.make(e, encode(t, e), h.PEM())}))
 				report := s.attestations(t, r, keyless(t, "ci", trust, githubIssuer, workflow))
 				if found := report.Evidence; len(found) != 1 || found[0].Verified() || found[0].Predicate() != nil {
 					t.Errorf("%+v", found)
@@ -241,22 +224,22 @@ func TestAnEnvelopeWhoseProofIsNotItsOwnIsRejected(t *testing.T) {
 			})
 		}
 		t.Run(kind+", the certificate had ended", func(t *testing.T) {
-			e := dsse(t, said, ended.key)
+			e := dsse(t, said, ended.Key)
 			whole := encode(t, e)
 			r := newRegistry()
 			r.tag(t, attTag, r.envelope(t, e, map[string]string{
-				certificateName: string(ended.pem()),
-				entryName:       s.attachEntry(envelopeBody(t, kind, whole, e, ended.pem()), s.now.Add(-10*time.Minute)),
+				certificateName: string(ended.PEM()),
+				entryName:       s.Annotation(envelopeBody(t, kind, whole, e, ended.PEM()), s.Now.Add(-10*time.Minute)),
 			}))
-			want(t, s.attestations(t, r, keyless(t, "ci", s.trust(has{logs: true}), githubIssuer, workflow)), outcome{Source: attTag, Reason: "untrusted"})
+			want(t, s.attestations(t, r, keyless(t, "ci", s.trust(notary.Has{Logs: true}), githubIssuer, workflow)), outcome{Source: attTag, Reason: "untrusted"})
 		})
 		t.Run(kind+", about another image", func(t *testing.T) {
 			r := newRegistry()
 			r.tag(t, attTag, r.envelope(t, another, map[string]string{
-				certificateName: string(h.pem()),
-				entryName:       s.attachEntry(envelopeBody(t, kind, encode(t, another), another, h.pem()), s.now),
+				certificateName: string(h.PEM()),
+				entryName:       s.Annotation(envelopeBody(t, kind, encode(t, another), another, h.PEM()), s.Now),
 			}))
-			want(t, s.attestations(t, r, keyless(t, "ci", s.trust(has{logs: true}), githubIssuer, workflow)), outcome{Source: attTag, Reason: "digest-mismatch"})
+			want(t, s.attestations(t, r, keyless(t, "ci", s.trust(notary.Has{Logs: true}), githubIssuer, workflow)), outcome{Source: attTag, Reason: "digest-mismatch"})
 		})
 	}
 }
@@ -264,9 +247,9 @@ func TestAnEnvelopeWhoseProofIsNotItsOwnIsRejected(t *testing.T) {
 func TestAKeysEnvelopeHasTheTimeThatATrustRootProves(t *testing.T) {
 	s := newSigstore(t)
 	key, second := newECDSA(t, elliptic.P256()), newECDSA(t, elliptic.P256())
-	at := s.now.Add(-30 * time.Minute).Truncate(time.Second)
+	at := s.Now.Add(-30 * time.Minute).Truncate(time.Second)
 	release := authority(t, "release", key, second)
-	release.Root = s.trust(has{logs: true, stamps: true})
+	release.Root = s.trust(notary.Has{Logs: true, Stamps: true})
 	timed := func(e object, attached map[string]string) (time.Time, bool, string) {
 		t.Helper()
 		r := newRegistry()
@@ -279,12 +262,12 @@ func TestAKeysEnvelopeHasTheTimeThatATrustRootProves(t *testing.T) {
 	e := dsse(t, statement(subject.Digest, predicateSLSA), key)
 	whole := encode(t, e)
 	for _, kind := range entryKinds {
-		if got, ok, why := timed(e, map[string]string{entryName: s.attachEntry(envelopeBody(t, kind, whole, e, public(t, key)), at)}); !ok || !got.Equal(at) {
+		if got, ok, why := timed(e, map[string]string{entryName: s.Annotation(envelopeBody(t, kind, whole, e, public(t, key)), at)}); !ok || !got.Equal(at) {
 			t.Errorf("%s: signed at %v: %s", kind, got, why)
 		}
 	}
 	for _, stamped := range [][]byte{whole, part(e, "signatures")["sig"].([]byte)} {
-		if got, ok, why := timed(e, map[string]string{stampName: s.attachStamp(stamped)}); !ok || got.Sub(s.now).Abs() > 10*time.Second {
+		if got, ok, why := timed(e, map[string]string{stampName: s.attachStamp(stamped)}); !ok || got.Sub(s.Now).Abs() > 10*time.Second {
 			t.Errorf("signed at %v: %s", got, why)
 		}
 	}
@@ -297,7 +280,7 @@ func TestAKeysEnvelopeHasTheTimeThatATrustRootProves(t *testing.T) {
 	// What proves the one's signature does not prove the other's.
 	both := dsse(t, statement(subject.Digest, predicateSLSA), key, second)
 	whole = encode(t, both)
-	if got, ok, why := timed(both, map[string]string{entryName: s.attachEntry(envelopeBody(t, "dsse 0.0.1", whole, both, public(t, key)), at)}); ok || !strings.Contains(why, "more than one") {
+	if got, ok, why := timed(both, map[string]string{entryName: s.Annotation(envelopeBody(t, "dsse 0.0.1", whole, both, public(t, key)), at)}); ok || !strings.Contains(why, "more than one") {
 		t.Errorf("two signers, signed at %v: %s", got, why)
 	}
 }
@@ -306,15 +289,15 @@ func TestAKeysEnvelopeHasTheTimeThatATrustRootProves(t *testing.T) {
 // certificate does not prove, and nothing panics.
 func FuzzAttachedToAnEnvelope(f *testing.F) {
 	s := newSigstore(f)
-	h, key := s.issue(githubIssuer, workflow), newECDSA(f, elliptic.P256())
+	h, key := s.Issue(githubIssuer, workflow), newECDSA(f, elliptic.P256())
 	e := dsse(f, statement(subject.Digest, predicateSLSA), key) // not by the certificate's
 	whole := encode(f, e)
 	for _, kind := range entryKinds {
-		f.Add(string(h.pem()), s.attachEntry(envelopeBody(f, kind, whole, e, h.pem()), s.now), s.attachStamp(whole))
+		f.Add(string(h.PEM()), s.Annotation(envelopeBody(f, kind, whole, e, h.PEM()), s.Now), s.attachStamp(whole))
 	}
-	ci := []verifier.Authority{keyless(f, "ci", s.trust(has{logs: true, stamps: true}), githubIssuer, workflow)}
+	ci := []verifier.Authority{keyless(f, "ci", s.trust(notary.Has{Logs: true, Stamps: true}), githubIssuer, workflow)}
 	about := attested
-	about.Now = s.now
+	about.Now = s.Now
 	f.Fuzz(func(t *testing.T, certificate, entry, stamp string) {
 		r := newRegistry()
 		r.tag(t, attTag, r.envelope(t, e, map[string]string{certificateName: certificate, entryName: entry, stampName: stamp}))
@@ -330,8 +313,8 @@ func FuzzAttachedToAnEnvelope(f *testing.F) {
 // proven where the trust root proves it.
 func TestAnEnvelopesCertificateIsAClaim(t *testing.T) {
 	s := newSigstore(t)
-	h := s.issue(githubIssuer, workflow)
-	e := dsse(t, statement(subject.Digest, predicateSLSA), h.key)
+	h := s.Issue(githubIssuer, workflow)
+	e := dsse(t, statement(subject.Digest, predicateSLSA), h.Key)
 	whole := encode(t, e)
 	release := authority(t, "release", newECDSA(t, elliptic.P256()))
 	for _, kind := range entryKinds {
@@ -340,15 +323,15 @@ func TestAnEnvelopesCertificateIsAClaim(t *testing.T) {
 			attached map[string]string
 			proven   bool
 		}{
-			{[]*verifier.Root{s.trust(has{logs: true})}, map[string]string{entryName: s.attachEntry(envelopeBody(t, kind, whole, e, h.pem()), s.now)}, true},
-			{[]*verifier.Root{s.trust(has{logs: true})}, map[string]string{}, false},
-			{nil, map[string]string{entryName: s.attachEntry(envelopeBody(t, kind, whole, e, h.pem()), s.now)}, false},
+			{[]*verifier.Root{s.trust(notary.Has{Logs: true})}, map[string]string{entryName: s.Annotation(envelopeBody(t, kind, whole, e, h.PEM()), s.Now)}, true},
+			{[]*verifier.Root{s.trust(notary.Has{Logs: true})}, map[string]string{}, false},
+			{nil, map[string]string{entryName: s.Annotation(envelopeBody(t, kind, whole, e, h.PEM()), s.Now)}, false},
 		} {
-			tt.attached[certificateName] = string(h.pem())
+			tt.attached[certificateName] = string(h.PEM())
 			r := newRegistry()
 			r.tag(t, attTag, r.envelope(t, e, tt.attached))
 			about := attested
-			about.Now, about.Claims, about.ClaimRoots = s.now, true, tt.roots
+			about.Now, about.Claims, about.ClaimRoots = s.Now, true, tt.roots
 			report := look(t, r, about, []verifier.Authority{release}, verifier.Sources(), nil)
 			want(t, report, outcome{Source: attTag, Reason: "untrusted"})
 			said, ok := report.Evidence[0].Claimed()

@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"testing"
 
+	"vidimus/e2e/notary"
 	"vidimus/verifier"
 )
 
@@ -43,40 +44,40 @@ func BenchmarkVerify(b *testing.B) {
 	b.Run("one/keyless/bundle", func(b *testing.B) {
 		in := newSigstore(b)
 		r := newRegistry()
-		h := in.issue(githubIssuer, workflow)
+		h := in.Issue(githubIssuer, workflow)
 		r.listed = append(r.listed, r.artifact(b, bundleType, encode(b, in.sign(h, statement(subject.Digest, predicateSign)))))
-		run(b, r, subject, keyless(b, "ci", in.trust(has{logs: true, stamps: true}), githubIssuer, workflow), true)
+		run(b, r, subject, keyless(b, "ci", in.trust(notary.Has{Logs: true, Stamps: true}), githubIssuer, workflow), true)
 	})
 	for _, kind := range []string{"dsse 0.0.1", "intoto 0.0.1"} {
 		b.Run("one/keyless/attestation, "+kind, func(b *testing.B) {
 			in := newSigstore(b)
 			r := newRegistry()
-			h := in.issue(githubIssuer, workflow)
-			e := dsse(b, statement(subject.Digest, predicateSLSA), h.key)
+			h := in.Issue(githubIssuer, workflow)
+			e := dsse(b, statement(subject.Digest, predicateSLSA), h.Key)
 			r.tag(b, attTag, r.envelope(b, e, map[string]string{
-				certificateName: string(h.pem()), entryName: in.attachEntry(envelopeBody(b, kind, encode(b, e), e, h.pem()), in.now),
+				certificateName: string(h.PEM()), entryName: in.Annotation(envelopeBody(b, kind, encode(b, e), e, h.PEM()), in.Now),
 			}))
-			run(b, r, attested, keyless(b, "ci", in.trust(has{logs: true, stamps: true}), githubIssuer, workflow), true)
+			run(b, r, attested, keyless(b, "ci", in.trust(notary.Has{Logs: true, Stamps: true}), githubIssuer, workflow), true)
 		})
 	}
 	b.Run("one/P-256/bundle, timed", func(b *testing.B) {
 		in := newSigstore(b)
 		r := newRegistry()
 		owner := []byte(block("PUBLIC KEY", pkixOf(b, p256.Public())))
-		data := encode(b, in.prove(bundle(b, p256, crypto.SHA256, statement(subject.Digest, predicateSign)), owner, in.now))
+		data := encode(b, in.prove(bundle(b, p256, crypto.SHA256, statement(subject.Digest, predicateSign)), owner, in.Now))
 		r.listed = append(r.listed, r.artifact(b, bundleType, data))
 		release := authority(b, "release", p256)
-		release.Root = in.trust(has{logs: true, stamps: true})
+		release.Root = in.trust(notary.Has{Logs: true, Stamps: true})
 		run(b, r, subject, release, true)
 	})
 	b.Run("64/keyless, of no identity", func(b *testing.B) {
 		in := newSigstore(b)
 		r := newRegistry()
-		h := in.issue(githubIssuer, workflow)
+		h := in.Issue(githubIssuer, workflow)
 		for range verifier.MaxReferrers {
 			r.listed = append(r.listed, r.artifact(b, bundleType, encode(b, in.sign(h, statement(subject.Digest, predicateSign)))))
 		}
-		run(b, r, subject, keyless(b, "ci", in.trust(has{logs: true, stamps: true}), githubIssuer, "nobody"), false)
+		run(b, r, subject, keyless(b, "ci", in.trust(notary.Has{Logs: true, Stamps: true}), githubIssuer, "nobody"), false)
 	})
 	for _, tt := range []struct {
 		name     string

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"vidimus/e2e/notary"
 	"vidimus/verifier"
 )
 
@@ -41,15 +42,15 @@ const (
 
 func TestACertificateCountsInEveryFormThatProvesIt(t *testing.T) {
 	s := newSigstore(t)
-	h := s.issue(githubIssuer, workflow)
+	h := s.Issue(githubIssuer, workflow)
 	dsse := func() object { return s.sign(h, statement(subject.Digest, predicateSign)) }
 	message := func() object {
-		return s.prove(overMessage(t, h.key, crypto.SHA256, []byte("subject")), h.pem(), s.now)
+		return s.prove(overMessage(t, h.Key, crypto.SHA256, []byte("subject")), h.PEM(), s.Now)
 	}
-	both, logs, stamps := has{logs: true, stamps: true}, has{logs: true}, has{stamps: true}
+	both, logs, stamps := notary.Has{Logs: true, Stamps: true}, notary.Has{Logs: true}, notary.Has{Stamps: true}
 	for _, tt := range []struct {
 		name   string
-		trust  has
+		trust  notary.Has
 		bundle object
 		form   string
 	}{
@@ -80,7 +81,7 @@ func TestACertificateCountsInEveryFormThatProvesIt(t *testing.T) {
 			if e.Form() != tt.form || e.KeyID() != "" || issuer != githubIssuer || e.Signer() != issuer+" "+name || !slices.Equal(e.SignedBy(), []string{"ci"}) {
 				t.Errorf("form %s, key %q, signer %q by %v", e.Form(), e.KeyID(), e.Signer(), e.SignedBy())
 			}
-			if !proven || at.Sub(s.now).Abs() > time.Minute || !e.Until().IsZero() {
+			if !proven || at.Sub(s.Now).Abs() > time.Minute || !e.Until().IsZero() {
 				t.Errorf("signed at %v %v, until %v", at, proven, e.Until())
 			}
 			if text := string(encode(t, e)); !strings.Contains(text, `"issuer":"`+githubIssuer+`"`) || !strings.Contains(text, `"subject":"`+name+`"`) || !strings.Contains(text, `"signedAt":"20`) {
@@ -92,11 +93,11 @@ func TestACertificateCountsInEveryFormThatProvesIt(t *testing.T) {
 
 func TestACertificateInASignatureImageCounts(t *testing.T) {
 	s := newSigstore(t)
-	h := s.issue(githubIssuer, workflow)
+	h := s.Issue(githubIssuer, workflow)
 	p := payload(t, subject.Digest, nil)
-	signature := sign(t, h.key, crypto.SHA256, p)
-	attached := s.attach(h.pem(), p, signature, s.now)
-	ci := keyless(t, "ci", s.trust(has{logs: true, stamps: true}), githubIssuer, workflow)
+	signature := sign(t, h.Key, crypto.SHA256, p)
+	attached := s.attach(h.PEM(), p, signature, s.Now)
+	ci := keyless(t, "ci", s.trust(notary.Has{Logs: true, Stamps: true}), githubIssuer, workflow)
 
 	r := newRegistry()
 	r.tag(t, sigTag, r.layer(p, signature).annotated(attached))
@@ -112,7 +113,7 @@ func TestACertificateInASignatureImageCounts(t *testing.T) {
 	r.listed = append(r.listed, desc)
 	report := s.find(t, r, ci)
 	want(t, report, outcome{Source: "referrer " + desc.Digest.String(), Authorities: []string{"ci"}})
-	if at, ok := report.Evidence[0].SignedAt(); !ok || at.Unix() != s.now.Unix() {
+	if at, ok := report.Evidence[0].SignedAt(); !ok || at.Unix() != s.Now.Unix() {
 		t.Errorf("signed at %v, %v", at, ok)
 	}
 }
@@ -120,12 +121,8 @@ func TestACertificateInASignatureImageCounts(t *testing.T) {
 // Of what proves a signature one thing is wrong, and it does not count.
 func TestACertificateThatIsNotProvenIsRejected(t *testing.T) {
 	s := newSigstore(t)
-	fresh, err := virtualOther()
-	if err != nil {
-		t.Fatal(err)
-	}
-	elsewhere := newInstance(t, fresh)
-	h := s.issue(githubIssuer, workflow)
+	elsewhere := newSigstoreElsewhere(t)
+	h := s.Issue(githubIssuer, workflow)
 	said := func() object { return statement(subject.Digest, predicateSign) }
 	good := func() object { return s.sign(h, said()) }
 	entryOf := func(b object) object { return part(b, "verificationMaterial", "tlogEntries") }
@@ -136,11 +133,11 @@ func TestACertificateThatIsNotProvenIsRejected(t *testing.T) {
 	}
 	signature := func(b object) []byte { return part(b, "dsseEnvelope", "signatures")["sig"].([]byte) }
 	another := s.sign(h, statement(other, predicateSign))
-	twin := s.issue(githubIssuer, workflow)
-	both, logs, stamps := has{logs: true, stamps: true}, has{logs: true}, has{stamps: true}
+	twin := s.Issue(githubIssuer, workflow)
+	both, logs, stamps := notary.Has{Logs: true, Stamps: true}, notary.Has{Logs: true}, notary.Has{Stamps: true}
 	for _, tt := range []struct {
 		name, detail string
-		trust        has
+		trust        notary.Has
 		bundle       object
 	}{
 		{"nothing proves it", "not enough verified log entries", both, unproven(good(), "entry", "stamp")},
@@ -156,23 +153,23 @@ func TestACertificateThatIsNotProvenIsRejected(t *testing.T) {
 		})},
 		{"the entry of another certificate", "transparency log certificate does not match", both, changed(func(b object) {
 			e := part(b, "dsseEnvelope")
-			part(b, "verificationMaterial")["tlogEntries"] = []any{s.log("dsse", body("dsse", e["payload"].([]byte), signature(b), twin.pem()), s.now)}
+			part(b, "verificationMaterial")["tlogEntries"] = []any{s.Entry("dsse", notary.Body("dsse", e["payload"].([]byte), signature(b), twin.PEM()), s.Now)}
 		})},
 		{"the entry of another payload", "does not match envelope payload hash", both, changed(func(b object) {
-			part(b, "verificationMaterial")["tlogEntries"] = []any{s.log("dsse", body("dsse", []byte("other"), signature(b), h.pem()), s.now)}
+			part(b, "verificationMaterial")["tlogEntries"] = []any{s.Entry("dsse", notary.Body("dsse", []byte("other"), signature(b), h.PEM()), s.Now)}
 		})},
 		{"an entry of another kind", "signature does not match", both, changed(func(b object) {
-			part(b, "verificationMaterial")["tlogEntries"] = []any{s.log("hashedrekord", body("hashedrekord", []byte("x"), sign(t, h.key, crypto.SHA256, []byte("x")), h.pem()), s.now)}
+			part(b, "verificationMaterial")["tlogEntries"] = []any{s.Entry("hashedrekord", notary.Body("hashedrekord", []byte("x"), sign(t, h.Key, crypto.SHA256, []byte("x")), h.PEM()), s.Now)}
 		})},
 		{"an entry that is none", "not a recognizable", both, changed(func(b object) {
-			part(b, "verificationMaterial")["tlogEntries"] = []any{s.log("dsse", []byte("{}"), s.now)}
+			part(b, "verificationMaterial")["tlogEntries"] = []any{s.Entry("dsse", []byte("{}"), s.Now)}
 		})},
 		{"an entry of another log", "not enough verified log entries", both, changed(func(b object) {
 			e := part(b, "dsseEnvelope")
-			part(b, "verificationMaterial")["tlogEntries"] = []any{elsewhere.log("dsse", body("dsse", e["payload"].([]byte), signature(b), h.pem()), s.now)}
+			part(b, "verificationMaterial")["tlogEntries"] = []any{elsewhere.Entry("dsse", notary.Body("dsse", e["payload"].([]byte), signature(b), h.PEM()), s.Now)}
 		})},
 		{"a checkpoint of another log", "", both, changed(func(b object) {
-			part(entryOf(b), "inclusionProof")["checkpoint"] = part(elsewhere.log("dsse", entryOf(b)["canonicalizedBody"].([]byte), s.now), "inclusionProof")["checkpoint"]
+			part(entryOf(b), "inclusionProof")["checkpoint"] = part(elsewhere.Entry("dsse", entryOf(b)["canonicalizedBody"].([]byte), s.Now), "inclusionProof")["checkpoint"]
 		})},
 		{"a checkpoint of another tree", "", both, changed(func(b object) {
 			part(entryOf(b), "inclusionProof")["checkpoint"] = part(entryOf(another), "inclusionProof")["checkpoint"]
@@ -182,37 +179,37 @@ func TestACertificateThatIsNotProvenIsRejected(t *testing.T) {
 			m["tlogEntries"] = append(m["tlogEntries"].([]any), m["tlogEntries"].([]any)...)
 		})},
 		{"logged before the certificate began", "integrated time outside certificate validity", both,
-			s.prove(bundle(t, h.key, crypto.SHA256, said()), h.pem(), s.now.Add(-2*time.Minute))},
+			s.prove(bundle(t, h.Key, crypto.SHA256, said()), h.PEM(), s.Now.Add(-2*time.Minute))},
 		{"logged after the certificate had ended", "integrated time outside certificate validity", both,
-			s.prove(bundle(t, h.key, crypto.SHA256, said()), h.pem(), s.now.Add(10*time.Minute))},
-		{"logged at a time to come", "yet to come", both, s.prove(bundle(t, h.key, crypto.SHA256, said()), h.pem(), s.now.Add(5*time.Minute))},
+			s.prove(bundle(t, h.Key, crypto.SHA256, said()), h.PEM(), s.Now.Add(10*time.Minute))},
+		{"logged at a time to come", "yet to come", both, s.prove(bundle(t, h.Key, crypto.SHA256, said()), h.PEM(), s.Now.Add(5*time.Minute))},
 		{"the timestamp of another signature", "threshold not met", stamps, changed(func(b object) {
 			part(b, "verificationMaterial")["timestampVerificationData"] = part(another, "verificationMaterial")["timestampVerificationData"]
 		})},
 		{"a timestamp of another authority", "threshold not met", stamps, changed(func(b object) {
-			part(b, "verificationMaterial", "timestampVerificationData", "rfc3161Timestamps")["signedTimestamp"] = elsewhere.stamp(signature(b))
+			part(b, "verificationMaterial", "timestampVerificationData", "rfc3161Timestamps")["signedTimestamp"] = elsewhere.Stamp(signature(b))
 		})},
 		{"stamped after the certificate had ended", "leaf certificate verification failed", stamps, func() object {
-			late := s.issue(githubIssuer, workflow, func(c *x509.Certificate) { c.NotAfter = s.now.Add(-time.Second) })
+			late := s.Issue(githubIssuer, workflow, func(c *x509.Certificate) { c.NotAfter = s.Now.Add(-time.Second) })
 			return s.sign(late, said())
 		}()},
-		{"a certificate of another authority", "leaf certificate verification failed", both, s.sign(elsewhere.issue(githubIssuer, workflow), said())},
+		{"a certificate of another authority", "leaf certificate verification failed", both, s.sign(elsewhere.Issue(githubIssuer, workflow), said())},
 		{"a certificate that may not sign code", "leaf certificate verification failed", both,
-			s.sign(s.issue(githubIssuer, workflow, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), said())},
-		{"a certificate without the promise of a certificate log", "SCT", has{logs: true, promises: true}, good()},
+			s.sign(s.Issue(githubIssuer, workflow, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }), said())},
+		{"a certificate without the promise of a certificate log", "SCT", notary.Has{Logs: true, Promises: true}, good()},
 		{"a certificate for another key", "not by the key in its certificate", both, changed(func(b object) {
-			part(b, "verificationMaterial")["certificate"] = object{"rawBytes": twin.certificate.Raw}
+			part(b, "verificationMaterial")["certificate"] = object{"rawBytes": twin.Certificate.Raw}
 		})},
 		{"a statement that is not the signed one", "not by the key in its certificate", both, changed(func(b object) {
 			part(b, "dsseEnvelope")["payload"] = part(another, "dsseEnvelope")["payload"]
 		})},
-		{"another issuer", "none of the identities", both, s.sign(s.issue("https://evil.example", workflow), said())},
-		{"an issuer that begins alike", "none of the identities", both, s.sign(s.issue(githubIssuer+".evil.example", workflow), said())},
-		{"another subject", "none of the identities", both, s.sign(s.issue(githubIssuer, "https://github.com/evil/web/.github/workflows/release.yml@refs/tags/v1"), said())},
-		{"a subject that goes on", "none of the identities", both, s.sign(s.issue(githubIssuer, workflow+".attacker"), said())},
-		{"no issuer", "none of the identities", both, s.sign(s.issue("", workflow), said())},
-		{"two subjects", "names 2 subjects", both, s.sign(s.issue(githubIssuer, workflow, func(c *x509.Certificate) { c.EmailAddresses = []string{"a@b.example"} }), said())},
-		{"no subject", "no Subject Alternative Name", both, s.sign(s.issue(githubIssuer, workflow, func(c *x509.Certificate) { c.URIs = nil }), said())},
+		{"another issuer", "none of the identities", both, s.sign(s.Issue("https://evil.example", workflow), said())},
+		{"an issuer that begins alike", "none of the identities", both, s.sign(s.Issue(githubIssuer+".evil.example", workflow), said())},
+		{"another subject", "none of the identities", both, s.sign(s.Issue(githubIssuer, "https://github.com/evil/web/.github/workflows/release.yml@refs/tags/v1"), said())},
+		{"a subject that goes on", "none of the identities", both, s.sign(s.Issue(githubIssuer, workflow+".attacker"), said())},
+		{"no issuer", "none of the identities", both, s.sign(s.Issue("", workflow), said())},
+		{"two subjects", "names 2 subjects", both, s.sign(s.Issue(githubIssuer, workflow, func(c *x509.Certificate) { c.EmailAddresses = []string{"a@b.example"} }), said())},
+		{"no subject", "no Subject Alternative Name", both, s.sign(s.Issue(githubIssuer, workflow, func(c *x509.Certificate) { c.URIs = nil }), said())},
 		{"a certificate that is none", "cannot be used", both, changed(func(b object) {
 			part(b, "verificationMaterial")["certificate"] = object{"rawBytes": []byte("none")}
 		})},
@@ -223,7 +220,7 @@ func TestACertificateThatIsNotProvenIsRejected(t *testing.T) {
 		{"a chain in a bundle that has one certificate", "no chain", both, changed(func(b object) {
 			m := part(b, "verificationMaterial")
 			delete(m, "certificate")
-			m["x509CertificateChain"] = object{"certificates": []any{object{"rawBytes": h.certificate.Raw}, object{"rawBytes": s.intermediate.Raw}}}
+			m["x509CertificateChain"] = object{"certificates": []any{object{"rawBytes": h.Certificate.Raw}, object{"rawBytes": s.Intermediate.Raw}}}
 		})},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -245,7 +242,7 @@ func TestACertificateThatIsNotProvenIsRejected(t *testing.T) {
 // entry is wanted where there are logs.
 func TestAnAuthorityMayDoWithoutALogButNotWithoutATime(t *testing.T) {
 	s := newSigstore(t)
-	h := s.issue(githubIssuer, workflow)
+	h := s.Issue(githubIssuer, workflow)
 	for _, tt := range []struct {
 		name     string
 		bundle   object
@@ -257,7 +254,7 @@ func TestAnAuthorityMayDoWithoutALogButNotWithoutATime(t *testing.T) {
 	} {
 		r := newRegistry()
 		r.list(t, tt.bundle)
-		ci := keyless(t, "ci", s.trust(has{logs: true, stamps: true}), githubIssuer, workflow)
+		ci := keyless(t, "ci", s.trust(notary.Has{Logs: true, Stamps: true}), githubIssuer, workflow)
 		ci.Unlogged = true
 		if e := s.find(t, r, ci).Evidence[0]; e.Verified() != tt.verified {
 			t.Errorf("%s: verified %v: %s", tt.name, e.Verified(), e.Detail())
@@ -267,8 +264,8 @@ func TestAnAuthorityMayDoWithoutALogButNotWithoutATime(t *testing.T) {
 
 func TestWhatACertificateSignedIsCheckedAsWhatAKeySigned(t *testing.T) {
 	s := newSigstore(t)
-	h := s.issue(githubIssuer, workflow)
-	ci := keyless(t, "ci", s.trust(has{logs: true, stamps: true}), githubIssuer, workflow)
+	h := s.Issue(githubIssuer, workflow)
+	ci := keyless(t, "ci", s.trust(notary.Has{Logs: true, Stamps: true}), githubIssuer, workflow)
 	for _, tt := range []struct {
 		name, reason, detail string
 		bundle               object

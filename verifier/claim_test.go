@@ -13,6 +13,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"vidimus/e2e/notary"
 	"vidimus/verifier"
 )
 
@@ -20,7 +21,7 @@ import (
 func (s *sigstore) claiming(t *testing.T, r *registry, roots []*verifier.Root, authorities ...verifier.Authority) []verifier.Evidence {
 	t.Helper()
 	about := subject
-	about.Now, about.Claims, about.ClaimRoots = s.now, true, roots
+	about.Now, about.Claims, about.ClaimRoots = s.Now, true, roots
 	report := look(t, r, about, authorities, verifier.Sources(), nil)
 	for _, e := range report.Evidence {
 		if e.Verified() || e.Signer() != "" || len(e.Authorities())+len(e.Signers())+len(e.SignedBy()) > 0 {
@@ -34,9 +35,9 @@ func (s *sigstore) claiming(t *testing.T, r *registry, roots []*verifier.Root, a
 // trust root is there to prove it, and only of a signature that holds, of this manifest.
 func TestClaimsAreToldAndCountForNothing(t *testing.T) {
 	s := newSigstore(t)
-	trust := s.trust(has{logs: true, stamps: true})
-	other := newInstance(t, s.VirtualSigstore).trust(has{logs: true, stamps: true})
-	h := s.issue(githubIssuer, workflow, from("https://github.com/acme/web"))
+	trust := s.trust(notary.Has{Logs: true, Stamps: true})
+	other := newSigstore(t).trust(notary.Has{Logs: true, Stamps: true})
+	h := s.Issue(githubIssuer, workflow, from("https://github.com/acme/web"))
 	sign := func(digest v1.Hash) object { return s.sign(h, statement(digest, predicateSign)) }
 	broken := sign(subject.Digest)
 	signature := part(broken, "dsseEnvelope", "signatures")
@@ -86,13 +87,13 @@ func TestClaimsAreToldAndCountForNothing(t *testing.T) {
 
 func TestClaimsOfAttachedCertificates(t *testing.T) {
 	s := newSigstore(t)
-	h := s.issue(githubIssuer, workflow)
+	h := s.Issue(githubIssuer, workflow)
 	p := payload(t, subject.Digest, nil)
-	signature := sign(t, h.key, crypto.SHA256, p)
+	signature := sign(t, h.Key, crypto.SHA256, p)
 	layer := func(r *registry) {
 		l := r.layer(p, signature)
 		annotations := l["annotations"].(map[string]string)
-		for name, value := range s.attach(h.pem(), p, signature, s.now) {
+		for name, value := range s.attach(h.PEM(), p, signature, s.Now) {
 			annotations[name] = value
 		}
 		r.tag(t, sigTag, l)
@@ -102,7 +103,7 @@ func TestClaimsOfAttachedCertificates(t *testing.T) {
 		layer(r)
 		var roots []*verifier.Root
 		if trusted {
-			roots = append(roots, s.trust(has{logs: true}))
+			roots = append(roots, s.trust(notary.Has{Logs: true}))
 		}
 		found := s.claiming(t, r, roots)
 		if len(found) != 1 {
@@ -156,8 +157,8 @@ func TestHintsAtKeysAreClaims(t *testing.T) {
 // What was checked is told in order, and what proves the time.
 func TestChecksAreTold(t *testing.T) {
 	s := newSigstore(t)
-	trust := s.trust(has{logs: true, stamps: true})
-	h := s.issue(githubIssuer, workflow)
+	trust := s.trust(notary.Has{Logs: true, Stamps: true})
+	h := s.Issue(githubIssuer, workflow)
 	ci := keyless(t, "ci", trust, githubIssuer, workflow)
 	elsewhere := v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}
 	key := newECDSA(t, elliptic.P256())
@@ -171,7 +172,7 @@ func TestChecksAreTold(t *testing.T) {
 			"form holds, identity holds, signature holds, certificate holds, log holds, timestamp holds, digest holds"},
 		{"of another digest", s.sign(h, statement(elsewhere, predicateSign)), ci,
 			"form holds, identity holds, signature holds, certificate holds, log holds, timestamp holds, digest fails"},
-		{"by somebody else", s.sign(s.issue(githubIssuer, workflow+"x"), statement(subject.Digest, predicateSign)), ci, "identity fails"},
+		{"by somebody else", s.sign(s.Issue(githubIssuer, workflow+"x"), statement(subject.Digest, predicateSign)), ci, "identity fails"},
 		{"without an entry", unproven(s.sign(h, statement(subject.Digest, predicateSign)), "entry"), ci, "identity holds, signature holds, log fails"},
 		{"in a log that proves no time", s.second(githubIssuer, workflow, statement(subject.Digest, predicateSign)), ci,
 			"form holds, identity holds, signature holds, certificate holds, log holds, timestamp holds, digest holds"},
@@ -207,8 +208,8 @@ func TestChecksAreTold(t *testing.T) {
 func TestRejectedEvidenceIsWrittenWithItsClaims(t *testing.T) {
 	s := newSigstore(t)
 	r := newRegistry()
-	r.list(t, s.sign(s.issue(githubIssuer, workflow), statement(subject.Digest, predicateSign)))
-	encoded, err := json.Marshal(s.claiming(t, r, []*verifier.Root{s.trust(has{stamps: true})}))
+	r.list(t, s.sign(s.Issue(githubIssuer, workflow), statement(subject.Digest, predicateSign)))
+	encoded, err := json.Marshal(s.claiming(t, r, []*verifier.Root{s.trust(notary.Has{Stamps: true})}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +218,7 @@ func TestRejectedEvidenceIsWrittenWithItsClaims(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := read[0].Claimed
-	if c == nil || !c.Proven || c.Subject != workflow || c.ProvenBy != verifier.ProvenByTimestamp || c.Logged || s.now.Sub(c.SignedAt).Abs() > time.Hour {
+	if c == nil || !c.Proven || c.Subject != workflow || c.ProvenBy != verifier.ProvenByTimestamp || c.Logged || s.Now.Sub(c.SignedAt).Abs() > time.Hour {
 		t.Errorf("written %s", encoded)
 	}
 }

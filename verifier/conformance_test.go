@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"vidimus/e2e/notary"
 )
 
 // The kinds of bundle that a verifier has to refuse, as the tests of conformance of
@@ -15,11 +17,11 @@ import (
 // TestACertificateThatIsNotProvenIsRejected and TestABundleThatIsNotAsItShouldBeIsRejected.
 func TestBundlesThatNoClientMayTake(t *testing.T) {
 	s := newSigstore(t)
-	h := s.issue(githubIssuer, workflow)
+	h := s.Issue(githubIssuer, workflow)
 	said := func() object { return statement(subject.Digest, predicateSign) }
 	good := func() object { return s.sign(h, said()) }
 	message := func() object {
-		return s.prove(overMessage(t, h.key, crypto.SHA256, []byte("subject")), h.pem(), s.now)
+		return s.prove(overMessage(t, h.Key, crypto.SHA256, []byte("subject")), h.PEM(), s.Now)
 	}
 	another := s.sign(h, statement(other, predicateSign))
 	entryOf := func(b object) object { return part(b, "verificationMaterial", "tlogEntries") }
@@ -41,10 +43,10 @@ func TestBundlesThatNoClientMayTake(t *testing.T) {
 		out[len(out)/2] ^= 1
 		return out
 	}
-	both, logs, stamps := has{logs: true, stamps: true}, has{logs: true}, has{stamps: true}
+	both, logs, stamps := notary.Has{Logs: true, Stamps: true}, notary.Has{Logs: true}, notary.Has{Stamps: true}
 	for _, tt := range []struct {
 		name   string
-		trust  has
+		trust  notary.Has
 		bundle object
 	}{
 		{"a checkpoint whose signature is of other bytes", both, changed(good(), func(b object) {
@@ -89,7 +91,7 @@ func TestBundlesThatNoClientMayTake(t *testing.T) {
 		{"a timestamp with a bit changed", stamps, changed(good(), func(b object) { stampOf(b)["signedTimestamp"] = flipped(stampOf(b)["signedTimestamp"]) })},
 		{"a timestamp that is empty", stamps, changed(good(), func(b object) { stampOf(b)["signedTimestamp"] = []byte{} })},
 		{"a timestamp of what is signed, not of its signature", stamps, changed(good(), func(b object) {
-			stampOf(b)["signedTimestamp"] = s.stamp(part(b, "dsseEnvelope")["payload"].([]byte))
+			stampOf(b)["signedTimestamp"] = s.Stamp(part(b, "dsseEnvelope")["payload"].([]byte))
 		})},
 		{"a message's digest that is another's", both, changed(message(), func(b object) {
 			part(b, "messageSignature", "messageDigest")["digest"] = make([]byte, 32)
@@ -131,7 +133,7 @@ func TestBundlesThatNoClientMayTake(t *testing.T) {
 			r.manifests[subject.Digest.String()] = []byte("subject")
 			r.list(t, b)
 			e := s.find(t, r, keyless(t, "ci", s.trust(both), githubIssuer, workflow)).Evidence[0]
-			if at, timed := e.SignedAt(); !e.Verified() || !timed || at.Sub(s.now).Abs() > time.Minute {
+			if at, timed := e.SignedAt(); !e.Verified() || !timed || at.Sub(s.Now).Abs() > time.Minute {
 				t.Errorf("verified %v, at %v: %s", e.Verified(), at, e.Detail())
 			}
 		}

@@ -35,8 +35,10 @@ const (
 	DecisionRequests = 200
 	DecisionBytes    = 64 << 20
 	DecisionTime     = 20 * time.Second
-	// MaxDecisions is how many decisions are made at once.
-	MaxDecisions = 64
+	// MaxDecisions is how many decisions are made at once, and MaxDecisionsOfOne how
+	// many of them with the evidence of one upstream.
+	MaxDecisions      = 64
+	MaxDecisionsOfOne = 48
 )
 
 const (

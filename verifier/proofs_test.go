@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"vidimus/e2e/notary"
 	"vidimus/verifier"
 )
 
@@ -39,8 +40,8 @@ func nested(t *testing.T, depth int) []byte {
 // ended. What is not larger than real ones is read, and takes nothing from the others.
 func TestWhatProvesASignatureIsSmall(t *testing.T) {
 	s := newSigstore(t)
-	h := s.issue(githubIssuer, workflow)
-	ci := keyless(t, "ci", s.trust(has{logs: true, stamps: true}), githubIssuer, workflow)
+	h := s.Issue(githubIssuer, workflow)
+	ci := keyless(t, "ci", s.trust(notary.Has{Logs: true, Stamps: true}), githubIssuer, workflow)
 	changed := func(change func(material object)) object {
 		b := s.sign(h, statement(subject.Digest, predicateSign))
 		change(part(b, "verificationMaterial"))
@@ -85,9 +86,9 @@ func TestWhatProvesASignatureIsSmall(t *testing.T) {
 
 func TestWhatIsAttachedToASignatureIsSmall(t *testing.T) {
 	s := newSigstore(t)
-	h := s.issue(githubIssuer, workflow)
+	h := s.Issue(githubIssuer, workflow)
 	p := payload(t, subject.Digest, nil)
-	trust := s.trust(has{logs: true, stamps: true})
+	trust := s.trust(notary.Has{Logs: true, Stamps: true})
 	release := newECDSA(t, elliptic.P256())
 	for _, name := range []string{"bundle", "rfc3161timestamp", "chain", "certificate"} {
 		large := func(annotations map[string]string) map[string]string {
@@ -95,8 +96,8 @@ func TestWhatIsAttachedToASignatureIsSmall(t *testing.T) {
 			return annotations
 		}
 		r := newRegistry()
-		signature := sign(t, h.key, crypto.SHA256, p)
-		r.tag(t, sigTag, r.layer(p, signature).annotated(large(s.attach(h.pem(), p, signature, s.now))))
+		signature := sign(t, h.Key, crypto.SHA256, p)
+		r.tag(t, sigTag, r.layer(p, signature).annotated(large(s.attach(h.PEM(), p, signature, s.Now))))
 		e := s.find(t, r, keyless(t, "ci", trust, githubIssuer, workflow)).Evidence[0]
 		if e.Verified() || e.Reason() != "payload-invalid" || !strings.Contains(e.Detail(), "dev.sigstore.cosign/"+name+" has more than") {
 			t.Errorf("%s: verified %v, %s: %s", name, e.Verified(), e.Reason(), e.Detail())
@@ -119,23 +120,23 @@ func TestWhatIsAttachedToASignatureIsSmall(t *testing.T) {
 func TestTheChainOfAPrivatePKIKeepsToItsAuthorities(t *testing.T) {
 	s := newSigstore(t)
 	rootKey, key, lastKey := newECDSA(t, elliptic.P256()), newECDSA(t, elliptic.P256()), newECDSA(t, elliptic.P256())
-	trusted := s.certify(authorityTemplate("acme root", s.now.Add(-time.Hour), s.now.Add(time.Hour)), nil, rootKey.Public(), rootKey)
+	trusted := s.Certify(notary.Authority("acme root", s.Now.Add(-time.Hour), s.Now.Add(time.Hour)), nil, rootKey.Public(), rootKey)
 	between := func(change func(*x509.Certificate)) *x509.Certificate {
-		template := authorityTemplate("acme", s.now.Add(-time.Hour), s.now.Add(time.Hour))
+		template := notary.Authority("acme", s.Now.Add(-time.Hour), s.Now.Add(time.Hour))
 		change(template)
-		return s.certify(template, trusted, key.Public(), rootKey)
+		return s.Certify(template, trusted, key.Public(), rootKey)
 	}
 	last := func(parent *x509.Certificate, public crypto.PublicKey) *x509.Certificate {
-		return s.certify(authorityTemplate("acme last", s.now.Add(-time.Hour), s.now.Add(time.Hour)), parent, public, key)
+		return s.Certify(notary.Authority("acme last", s.Now.Add(-time.Hour), s.Now.Add(time.Hour)), parent, public, key)
 	}
-	issued := func(parent *x509.Certificate, signer crypto.Signer, change func(*x509.Certificate)) holder {
+	issued := func(parent *x509.Certificate, signer crypto.Signer, change func(*x509.Certificate)) notary.Holder {
 		template := &x509.Certificate{
-			SerialNumber: big.NewInt(3), NotBefore: s.now.Add(-time.Minute), NotAfter: s.now.Add(time.Minute), EmailAddresses: []string{"dev@acme.example"},
+			SerialNumber: big.NewInt(3), NotBefore: s.Now.Add(-time.Minute), NotAfter: s.Now.Add(time.Minute), EmailAddresses: []string{"dev@acme.example"},
 			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
 		}
 		change(template)
 		own := newECDSA(t, elliptic.P256())
-		return holder{s.certify(template, parent, own.Public(), signer), own}
+		return notary.Holder{Certificate: s.Certify(template, parent, own.Public(), signer), Key: own}
 	}
 	asIs := func(*x509.Certificate) {}
 	plain := between(asIs)
@@ -149,14 +150,14 @@ func TestTheChainOfAPrivatePKIKeepsToItsAuthorities(t *testing.T) {
 	signer := issued(plain, key, asIs)
 	for _, tt := range []struct {
 		name   string
-		holder holder
+		holder notary.Holder
 		others []*x509.Certificate
 		why    string // empty: it counts
 	}{
 		{"two intermediates", issued(last(plain, lastKey.Public()), lastKey, asIs), []*x509.Certificate{plain, last(plain, lastKey.Public())}, ""},
-		{"an intermediate of a root that is called alike", issued(s.certify(authorityTemplate("acme", s.now.Add(-time.Hour), s.now.Add(time.Hour)), nil, key.Public(), key), key, asIs),
-			[]*x509.Certificate{s.certify(authorityTemplate("acme root", s.now.Add(-time.Hour), s.now.Add(time.Hour)), nil, key.Public(), key)}, "unknown authority"},
-		{"a signer's certificate as an intermediate", issued(signer.certificate, signer.key, asIs), []*x509.Certificate{plain, signer.certificate}, "parent certificate cannot sign this kind of certificate"},
+		{"an intermediate of a root that is called alike", issued(s.Certify(notary.Authority("acme", s.Now.Add(-time.Hour), s.Now.Add(time.Hour)), nil, key.Public(), key), key, asIs),
+			[]*x509.Certificate{s.Certify(notary.Authority("acme root", s.Now.Add(-time.Hour), s.Now.Add(time.Hour)), nil, key.Public(), key)}, "unknown authority"},
+		{"a signer's certificate as an intermediate", issued(signer.Certificate, signer.Key, asIs), []*x509.Certificate{plain, signer.Certificate}, "parent certificate cannot sign this kind of certificate"},
 		{"an intermediate below one that has none below it", issued(last(short, lastKey.Public()), lastKey, asIs), []*x509.Certificate{short, last(short, lastKey.Public())}, "too many intermediates"},
 		{"an intermediate for other names", issued(elsewhere, key, asIs), []*x509.Certificate{elsewhere}, "not permitted"},
 		{"an intermediate for servers", issued(servers, key, asIs), []*x509.Certificate{servers}, "incompatible key usage"},
@@ -164,10 +165,10 @@ func TestTheChainOfAPrivatePKIKeepsToItsAuthorities(t *testing.T) {
 		{"a giant key on the way", signer, []*x509.Certificate{plain, giant}, "more than 8192 bits"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			b := versioned(bundle(t, tt.holder.key, crypto.SHA256, statement(subject.Digest, predicateSign)), version02)
+			b := versioned(bundle(t, tt.holder.Key, crypto.SHA256, statement(subject.Digest, predicateSign)), version02)
 			m := part(b, "verificationMaterial")
 			delete(m, "publicKey")
-			chain := []any{object{"rawBytes": tt.holder.certificate.Raw}}
+			chain := []any{object{"rawBytes": tt.holder.Certificate.Raw}}
 			for _, c := range tt.others {
 				chain = append(chain, object{"rawBytes": c.Raw})
 			}

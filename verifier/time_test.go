@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"vidimus/e2e/notary"
 	"vidimus/verifier"
 )
 
@@ -22,27 +23,27 @@ func public(t *testing.T, key crypto.Signer) []byte {
 func TestAKeysSignatureHasTheTimeThatATrustRootProves(t *testing.T) {
 	s := newSigstore(t)
 	key, stranger := newECDSA(t, elliptic.P256()), newECDSA(t, elliptic.P256())
-	at := s.now.Add(-30 * time.Minute).Truncate(time.Second)
+	at := s.Now.Add(-30 * time.Minute).Truncate(time.Second)
 	signed := func() object { return bundle(t, key, crypto.SHA256, statement(subject.Digest, predicateSign)) }
 	proven := func() object { return s.prove(signed(), public(t, key), at) }
-	both, logs, stamps := has{logs: true, stamps: true}, has{logs: true}, has{stamps: true}
+	both, logs, stamps := notary.Has{Logs: true, Stamps: true}, notary.Has{Logs: true}, notary.Has{Stamps: true}
 	for _, tt := range []struct {
 		name   string
-		trust  has
+		trust  notary.Has
 		bundle object
 		at     time.Time // zero: none is proven
 		why    string
 	}{
 		{"the log's and the timestamp's: the earlier", both, proven(), at, ""},
 		{"the log's", logs, proven(), at, ""},
-		{"the timestamp's", stamps, proven(), s.now, ""},
-		{"the timestamp's, for the entry has no promise", both, unproven(proven(), "promise"), s.now, ""},
+		{"the timestamp's", stamps, proven(), s.Now, ""},
+		{"the timestamp's, for the entry has no promise", both, unproven(proven(), "promise"), s.Now, ""},
 		{"a message's", logs, s.prove(overMessage(t, key, crypto.SHA256, []byte("subject")), public(t, key), at), at, ""},
 		{"none, for nothing proves it", both, signed(), time.Time{}, "neither a log entry nor a timestamp"},
-		{"none, for the root has no such thing", has{}, proven(), time.Time{}, "no trust root"},
+		{"none, for the root has no such thing", notary.Has{}, proven(), time.Time{}, "no trust root"},
 		{"none, for the log's proof tells no time", logs, unproven(proven(), "promise"), time.Time{}, "no time is proven"},
 		{"none, for the entry is of another key", logs, s.prove(signed(), public(t, stranger), at), time.Time{}, "does not match"},
-		{"none, for the entry is to come", logs, s.prove(signed(), public(t, key), s.now.Add(10*time.Minute)), time.Time{}, "yet to come"},
+		{"none, for the entry is to come", logs, s.prove(signed(), public(t, key), s.Now.Add(10*time.Minute)), time.Time{}, "yet to come"},
 		{"none, for the entry is nobody's", logs, func() object {
 			b := proven()
 			part(b, "verificationMaterial", "tlogEntries", "inclusionPromise")["signedEntryTimestamp"] = []byte("none")
@@ -82,8 +83,8 @@ func TestAKeysSignatureInASignatureImageHasATime(t *testing.T) {
 	p := payload(t, subject.Digest, nil)
 	signature := sign(t, key, crypto.SHA256, p)
 	release := authority(t, "release", key)
-	release.Root = s.trust(has{logs: true, stamps: true})
-	good := s.attach(public(t, key), p, signature, s.now)
+	release.Root = s.trust(notary.Has{Logs: true, Stamps: true})
+	good := s.attach(public(t, key), p, signature, s.Now)
 	changed := func(name, value string) map[string]string {
 		copied := map[string]string{}
 		for n, v := range good {
@@ -129,8 +130,8 @@ func TestAKeysSignatureInASignatureImageHasATime(t *testing.T) {
 func TestNoSlotBringsAKeyAlong(t *testing.T) {
 	s := newSigstore(t)
 	key, attacker := newECDSA(t, elliptic.P256()), newECDSA(t, elliptic.P256())
-	h, evil := s.issue(githubIssuer, workflow), s.issue(githubIssuer, "https://github.com/evil/web/.github/workflows/release.yml@refs/tags/v1")
-	trust := s.trust(has{logs: true, stamps: true})
+	h, evil := s.Issue(githubIssuer, workflow), s.Issue(githubIssuer, "https://github.com/evil/web/.github/workflows/release.yml@refs/tags/v1")
+	trust := s.trust(notary.Has{Logs: true, Stamps: true})
 	release := authority(t, "release", key)
 	release.Root = trust
 	ci := keyless(t, "ci", trust, githubIssuer, workflow)
@@ -138,16 +139,16 @@ func TestNoSlotBringsAKeyAlong(t *testing.T) {
 	said := statement(subject.Digest, predicateSign)
 	bundles := map[string]object{
 		"the attacker's certificate":           s.sign(evil, said),
-		"the attacker's key, logged":           s.prove(bundle(t, attacker, crypto.SHA256, said), public(t, attacker), s.now),
+		"the attacker's key, logged":           s.prove(bundle(t, attacker, crypto.SHA256, said), public(t, attacker), s.Now),
 		"the attacker's key as a certificate":  nil,
 		"the right certificate, the wrong key": nil,
-		"an entry that names the pinned key":   s.prove(bundle(t, attacker, crypto.SHA256, said), public(t, key), s.now),
+		"an entry that names the pinned key":   s.prove(bundle(t, attacker, crypto.SHA256, said), public(t, key), s.Now),
 	}
 	b := bundle(t, attacker, crypto.SHA256, said)
 	delete(part(b, "verificationMaterial"), "publicKey")
 	part(b, "verificationMaterial")["certificate"] = object{"rawBytes": pkixOf(t, attacker.Public())}
 	bundles["the attacker's key as a certificate"] = b
-	bundles["the right certificate, the wrong key"] = s.prove(bundle(t, attacker, crypto.SHA256, said), h.pem(), s.now)
+	bundles["the right certificate, the wrong key"] = s.prove(bundle(t, attacker, crypto.SHA256, said), h.PEM(), s.Now)
 	for name, b := range bundles {
 		t.Run(name, func(t *testing.T) {
 			r := newRegistry()
@@ -168,10 +169,10 @@ func TestNoSlotBringsAKeyAlong(t *testing.T) {
 		verified bool
 	}{
 		{"the attacker's key in every slot", attached, attacker, false},
-		{"the attacker's certificate", s.attach(evil.pem(), p, sign(t, evil.key, crypto.SHA256, p), s.now), evil.key, false},
-		{"the right certificate over the attacker's signature", s.attach(h.pem(), p, sign(t, attacker, crypto.SHA256, p), s.now), attacker, false},
+		{"the attacker's certificate", s.attach(evil.PEM(), p, sign(t, evil.Key, crypto.SHA256, p), s.Now), evil.Key, false},
+		{"the right certificate over the attacker's signature", s.attach(h.PEM(), p, sign(t, attacker, crypto.SHA256, p), s.Now), attacker, false},
 		{"the pinned key, and the attacker's in every slot", attached, key, true},
-		{"the pinned key, and the attacker's certificate", s.attach(evil.pem(), p, sign(t, evil.key, crypto.SHA256, p), s.now), key, true},
+		{"the pinned key, and the attacker's certificate", s.attach(evil.PEM(), p, sign(t, evil.Key, crypto.SHA256, p), s.Now), key, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRegistry()
@@ -190,11 +191,11 @@ func TestNoSlotBringsAKeyAlong(t *testing.T) {
 // A certificate where a key is pinned is nobody's, and a key where an identity is.
 func TestCertificatesAndKeysDoNotStandInForEachOther(t *testing.T) {
 	s := newSigstore(t)
-	h := s.issue(githubIssuer, workflow)
-	trust := s.trust(has{logs: true, stamps: true})
+	h := s.Issue(githubIssuer, workflow)
+	trust := s.trust(notary.Has{Logs: true, Stamps: true})
 	r := newRegistry()
 	r.list(t, s.sign(h, statement(subject.Digest, predicateSign)))
-	pinned := authority(t, "release", h.key) // even its very key
+	pinned := authority(t, "release", h.Key) // even its very key
 	pinned.Root = trust
 	report := s.find(t, r, pinned)
 	if anyVerified(report.Evidence) {
@@ -202,7 +203,7 @@ func TestCertificatesAndKeysDoNotStandInForEachOther(t *testing.T) {
 	}
 	key := newECDSA(t, elliptic.P256())
 	r = newRegistry()
-	r.list(t, s.prove(bundle(t, key, crypto.SHA256, statement(subject.Digest, predicateSign)), public(t, key), s.now))
+	r.list(t, s.prove(bundle(t, key, crypto.SHA256, statement(subject.Digest, predicateSign)), public(t, key), s.Now))
 	if report := s.find(t, r, keyless(t, "ci", trust, githubIssuer, workflow)); anyVerified(report.Evidence) {
 		t.Errorf("a key counts where an identity is asked for: %+v", report)
 	}
@@ -211,12 +212,12 @@ func TestCertificatesAndKeysDoNotStandInForEachOther(t *testing.T) {
 // Who holds a key that is configured, and a certificate for it, has not signed twice.
 func TestAKeyAndItsCertificateAreOneSigner(t *testing.T) {
 	s := newSigstore(t)
-	h := s.issue(githubIssuer, workflow)
-	trust := s.trust(has{logs: true, stamps: true})
+	h := s.Issue(githubIssuer, workflow)
+	trust := s.trust(notary.Has{Logs: true, Stamps: true})
 	r := newRegistry()
 	r.list(t, s.sign(h, statement(subject.Digest, predicateSign)))
-	r.list(t, bundle(t, h.key, crypto.SHA256, statement(subject.Digest, predicateSign)))
-	release := authority(t, "release", h.key)
+	r.list(t, bundle(t, h.Key, crypto.SHA256, statement(subject.Digest, predicateSign)))
+	release := authority(t, "release", h.Key)
 	signers := make(map[string][]string)
 	for _, e := range s.find(t, r, keyless(t, "ci", trust, githubIssuer, workflow), release).Evidence {
 		signers[e.Signer()] = append(signers[e.Signer()], e.Authorities()...)
@@ -230,11 +231,11 @@ func TestAKeyAndItsCertificateAreOneSigner(t *testing.T) {
 // (CVE-2022-23649, CVE-2026-22703).
 func TestLogEntriesOfTwoSignaturesAreNotExchanged(t *testing.T) {
 	s := newSigstore(t)
-	ci := keyless(t, "ci", s.trust(has{logs: true}), githubIssuer, workflow)
-	h := s.issue(githubIssuer, workflow)
+	ci := keyless(t, "ci", s.trust(notary.Has{Logs: true}), githubIssuer, workflow)
+	h := s.Issue(githubIssuer, workflow)
 	p, q := payload(t, subject.Digest, nil), payload(t, subject.Digest, map[string]any{"n": 1})
-	mine, its := sign(t, h.key, crypto.SHA256, p), sign(t, h.key, crypto.SHA256, q)
-	own, others := s.attach(h.pem(), p, mine, s.now), s.attach(h.pem(), q, its, s.now)
+	mine, its := sign(t, h.Key, crypto.SHA256, p), sign(t, h.Key, crypto.SHA256, q)
+	own, others := s.attach(h.PEM(), p, mine, s.Now), s.attach(h.PEM(), q, its, s.Now)
 	if !bytes.Contains([]byte(own["dev.sigstore.cosign/bundle"]), []byte("SignedEntryTimestamp")) {
 		t.Fatal("no entry")
 	}
@@ -255,11 +256,11 @@ func TestAReusableWorkflowDoesNotSignForAnotherRepository(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ci := verifier.Authority{Name: "ci", Root: s.trust(has{logs: true, stamps: true}), Identities: []verifier.Identity{id}}
+	ci := verifier.Authority{Name: "ci", Root: s.trust(notary.Has{Logs: true, Stamps: true}), Identities: []verifier.Identity{id}}
 	for repository, verified := range map[string]bool{"https://github.com/acme/web": true, "https://github.com/evil/web": false, "": true} {
-		h := s.issue(githubIssuer, workflow)
+		h := s.Issue(githubIssuer, workflow)
 		if repository != "" {
-			h = s.issue(githubIssuer, workflow, from(repository))
+			h = s.Issue(githubIssuer, workflow, from(repository))
 		}
 		r := newRegistry()
 		r.list(t, s.sign(h, statement(subject.Digest, predicateSign)))

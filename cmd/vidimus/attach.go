@@ -8,6 +8,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -68,7 +70,7 @@ Exit code 0: attached, or there already; 2: misuse; 3: it could not be done.`,
 	}
 	f.register(cmd, 3*time.Minute)
 	flags := cmd.Flags()
-	flags.StringVar(&f.signature, "signature", "", "`FILE` of the signature in base64, or - for standard input")
+	flags.StringVar(&f.signature, "signature", "", "the signature: `FILE` with it in base64, - for standard input, or the base64 itself")
 	flags.StringVar(&f.payload, "payload", "", "`FILE` of the payload that is signed, or of a sigstore bundle")
 	flags.StringVar(&f.payload, "bundle", "", "the same")
 	flags.StringVar(&f.certificate, "certificate", "", "PEM `FILE` of the signer's certificate")
@@ -110,7 +112,9 @@ attached: attest makes a statement of it.
 
 Exit code 0: attached, or there already; 2: misuse; 3: it could not be done.`,
 		Args: takesOne("one image"),
-		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0], f.sbomAdditions) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.run(cmd, args[0], f.sbomAdditions)
+		},
 	}
 	f.register(cmd, 3*time.Minute)
 	flags := cmd.Flags()
@@ -174,14 +178,11 @@ func (f *attachFlags) run(cmd *cobra.Command, image string, read func(cmd *cobra
 		}
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s:%s, which has %d now\n", did, evidence.Name(), f.tagged(tag), added[0].Count)
 	}
-	for _, b := range a.bundles {
-		desc, err := putBundle(ctx, config, evidence, subject.Root, b)
-		if err != nil {
-			return err
-		}
+	put, err := putBundles(ctx, config, evidence, subject.Root, a.bundles)
+	for _, desc := range put {
 		fmt.Fprintf(cmd.ErrOrStderr(), "attached: %s@%s\n", evidence.Name(), desc.Digest)
 	}
-	return nil
+	return err
 }
 
 func (f *attachFlags) signatureAdditions(cmd *cobra.Command, claimed string, digest v1.Hash) (attachment, error) {
@@ -199,12 +200,8 @@ func (f *attachFlags) signatureAdditions(cmd *cobra.Command, claimed string, dig
 	if f.signature == "" {
 		return a, misuse(errors.New("say which signature with --signature"))
 	}
-	p, err := envelope.ParsePayload(payload)
-	switch {
-	case err != nil:
-		fmt.Fprintf(cmd.ErrOrStderr(), "warning: the payload is not one that cosign or Vidimus verifies: %v\n", err)
-	case p.Digest != digest.String():
-		return a, misuse(fmt.Errorf("--payload %s: is about %s, and the image is %s", f.payload, p.Digest, digest))
+	if err := aboutImage(cmd, f.payload, payload, digest); err != nil {
+		return a, err
 	}
 	annotations, err := f.annotations(cmd)
 	if err != nil {
@@ -220,15 +217,32 @@ func (f *attachFlags) readPayload(cmd *cobra.Command, claimed string, digest v1.
 	return readInput(cmd, "payload", f.payload, verifier.MaxPayloadSize)
 }
 
+// signatureText returns the signature in base64: from a file, from standard input, or
+// the base64 itself, as cosign takes it.
+func (f *attachFlags) signatureText(cmd *cobra.Command) (string, error) {
+	text, file := f.signature, f.signature
+	if file == "--" {
+		file = "-" // cosign's manual spells standard input so
+	}
+	if _, err := os.Stat(file); file == "-" || !errors.Is(err, fs.ErrNotExist) {
+		data, err := readInput(cmd, "signature", file, 64<<10)
+		if err != nil {
+			return "", err
+		}
+		text = string(data)
+	}
+	signature := strings.Join(strings.Fields(text), "")
+	if decoded, err := base64.StdEncoding.DecodeString(signature); err != nil || len(decoded) == 0 {
+		return "", misuse(fmt.Errorf("--signature %s: neither base64 nor a file with it (base64 -w0 makes it so)", f.signature))
+	}
+	return signature, nil
+}
+
 // annotations returns what goes with a signature into its layer.
 func (f *attachFlags) annotations(cmd *cobra.Command) (map[string]string, error) {
-	text, err := readInput(cmd, "signature", f.signature, 64<<10)
+	signature, err := f.signatureText(cmd)
 	if err != nil {
 		return nil, err
-	}
-	signature := strings.Join(strings.Fields(string(text)), "")
-	if _, err := base64.StdEncoding.DecodeString(signature); err != nil {
-		return nil, misuse(fmt.Errorf("--signature %s: not base64 (base64 -w0 makes it so)", f.signature))
 	}
 	annotations := map[string]string{signatureAnnotation: signature}
 	for _, pemFile := range []struct{ flag, file, annotation string }{

@@ -65,10 +65,43 @@ func (b bundle) signAgain(ctx context.Context, key crypto.Signer, message []byte
 	return parseBundle(sealed.Bundle)
 }
 
-// putBundle attaches a bundle to subject as a referrer, as cosign v3 does
-// (specs/BUNDLE_SPEC.md), and lists it under the fallback tag where the registry does
-// not say that it does.
-func putBundle(ctx context.Context, config signer.Config, repo *repository, subject *carrier.Node, b bundle) (v1.Descriptor, error) {
+// putBundles attaches bundles to subject as referrers, as cosign v3 does
+// (specs/BUNDLE_SPEC.md), and lists them under the fallback tag where the registry does
+// not say that it does. What else is to be added is added with that list: every write to
+// a tag is watched for a while, all of them in one go. It returns what was attached, on
+// an error as well.
+func putBundles(ctx context.Context, config signer.Config, repo *repository, subject *carrier.Node, bundles []bundle, more ...signer.Addition) ([]v1.Descriptor, error) {
+	list := signer.Addition{Repository: repo.Name(), Tag: carrier.Tag(subject.Digest, ""), List: true}
+	var put []v1.Descriptor
+	var failed error
+	for _, b := range bundles {
+		desc, listed, err := putBundle(ctx, repo, subject, b)
+		if err != nil {
+			failed = err
+			break
+		}
+		put = append(put, desc)
+		if listed {
+			continue
+		}
+		raw, err := json.Marshal(desc)
+		if err != nil {
+			return nil, err
+		}
+		list.Descriptors = append(list.Descriptors, raw)
+	}
+	if len(list.Descriptors) > 0 {
+		more = append(more, list)
+	}
+	if _, err := signer.Add(ctx, config, more...); err != nil {
+		return nil, errors.Join(failed, err)
+	}
+	return put, failed
+}
+
+// putBundle stores a bundle that refers to subject, and reports whether the registry
+// says that it lists it.
+func putBundle(ctx context.Context, repo *repository, subject *carrier.Node, b bundle) (desc v1.Descriptor, listed bool, err error) {
 	empty := []byte("{}")
 	content, predicate := "message-signature", envelope.PredicateCosignSign
 	if b.statement != nil {
@@ -89,29 +122,19 @@ func putBundle(ctx context.Context, config signer.Config, repo *repository, subj
 	}
 	data, err := json.Marshal(manifest)
 	if err != nil {
-		return v1.Descriptor{}, err
+		return v1.Descriptor{}, false, err
 	}
 	for _, blob := range [][]byte{empty, b.data} {
 		if err := putSmall(ctx, repo, blob); err != nil {
-			return v1.Descriptor{}, fmt.Errorf("upload the bundle: %w", err)
+			return v1.Descriptor{}, false, fmt.Errorf("upload the bundle: %w", err)
 		}
 	}
-	desc := v1.Descriptor{
+	desc = v1.Descriptor{
 		MediaType: manifest.MediaType, Size: int64(len(data)), Digest: sha256Of(data),
 		ArtifactType: manifest.ArtifactType, Annotations: manifest.Annotations,
 	}
-	took, err := repo.PutManifest(ctx, desc.Digest.String(), carrier.Manifest{Data: data, MediaType: manifest.MediaType})
-	if err != nil || took {
-		return desc, err
-	}
-	raw, err := json.Marshal(desc)
-	if err != nil {
-		return desc, err
-	}
-	_, err = signer.Add(ctx, config, signer.Addition{
-		Repository: repo.Name(), Tag: carrier.Tag(subject.Digest, ""), List: true, Descriptors: []json.RawMessage{raw},
-	})
-	return desc, err
+	listed, err = repo.PutManifest(ctx, desc.Digest.String(), carrier.Manifest{Data: data, MediaType: manifest.MediaType})
+	return desc, listed, err
 }
 
 func putSmall(ctx context.Context, repo *repository, data []byte) error {

@@ -71,6 +71,16 @@ func actionNames() []string {
 // it everyone who reaches the registry API is alike.
 func (c *Config) knowsCallers() bool { return len(c.Auth.Access) > 0 }
 
+// everybodyPushes reports whether somebody may push who has not logged in.
+func (c *Config) everybodyPushes() bool {
+	return !c.knowsCallers() || slices.ContainsFunc(c.Auth.Access, func(a accessConfig) bool { return a.lets(access.SubjectAnonymous, access.Push) })
+}
+
+// lets reports whether an entry names a subject and an action.
+func (a accessConfig) lets(subject string, action access.Action) bool {
+	return slices.Contains(a.Actions, action) && slices.ContainsFunc(a.Subjects, func(s located[string]) bool { return s.Value == subject })
+}
+
 // loopbackAddr reports whether the registry API is reached from this machine
 // alone.
 func (c *Config) loopbackAddr() bool {
@@ -99,9 +109,7 @@ func (j *judgement) access() {
 			j.fail(where, f.What, f.Fix)
 		}
 	}
-	pulls := func(a accessConfig) bool {
-		return slices.Contains(a.Actions, access.Pull) && slices.ContainsFunc(a.Subjects, func(s located[string]) bool { return s.Value == access.SubjectAnonymous })
-	}
+	pulls := func(a accessConfig) bool { return a.lets(access.SubjectAnonymous, access.Pull) }
 	if auth.AnonymousPull && !slices.ContainsFunc(auth.Access, pulls) {
 		j.fail(auth, "says anonymousPull, but no entry of access lets anonymous pull, and only those count", "remove anonymousPull, or add such an entry")
 	}

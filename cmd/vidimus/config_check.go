@@ -34,6 +34,7 @@ type loaded struct {
 	watched watched
 
 	withoutKey map[string]string // see unreachable
+	unsure     []string          // what is decided more strictly than by a server that knows more
 }
 
 // load reads, decodes and judges a configuration. All that is wrong with it is
@@ -46,23 +47,48 @@ func load(from source, lookup func(string) (string, bool), now time.Time) (*load
 	return judge(g, now)
 }
 
+// loadToDecide is load for who decides about images and serves nobody, who need not have
+// what only a server has to: the keys that sign pushes, the certificate of the listener,
+// the users' passwords, and the secrets of hooks and uploads. All else is judged alike.
+func loadToDecide(from source, lookup func(string) (string, bool), now time.Time) (*loaded, error) {
+	g, err := gather(from, lookup)
+	if err != nil {
+		return nil, err
+	}
+	j := newJudgement(g, now)
+	j.decides = true
+	return j.judge()
+}
+
 // judge says what is wrong with g, all at once.
-func judge(g gathered, now time.Time) (*loaded, error) {
-	j := judgement{
+func judge(g gathered, now time.Time) (*loaded, error) { return newJudgement(g, now).judge() }
+
+func newJudgement(g gathered, now time.Time) *judgement {
+	return &judgement{
 		config: g.config, reader: g.reader, now: now, faults: g.faults,
 		modules: make(map[regoModule]*rego.Module),
 		out:     &loaded{Config: g.config, ID: g.reader.id(), sum: g.reader.sum(), watched: g.reader.seen()},
 	}
-	j.tls()
+}
+
+func (j *judgement) judge() (*loaded, error) {
+	serves := !j.decides
+	if serves {
+		j.tls()
+	}
 	j.upstreams()
-	j.access()
+	if serves {
+		j.access()
+	}
 	j.openness()
 	j.authorities()
 	j.signers()
 	j.policies()
 	j.pushes()
-	j.hooks()
-	j.uploadKey()
+	if serves {
+		j.hooks()
+		j.uploadKey()
+	}
 	j.scopes()
 	j.rules()
 	if err := j.faults.sorted().err(); err != nil {
@@ -78,6 +104,9 @@ type judgement struct {
 	now    time.Time
 	faults faults
 	out    *loaded
+
+	// decides: nobody is served, see loadToDecide.
+	decides bool
 
 	modules map[regoModule]*rego.Module // that were compiled; nil: with faults
 	roots   map[string]struct {         // by what they are named

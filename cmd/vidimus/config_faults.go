@@ -92,9 +92,11 @@ func plural(n int, one, many string) string {
 }
 
 // configExit gives the error of loading a configuration its exit code: a
-// configuration with faults does not hold, one that cannot be read is misuse.
+// configuration with faults does not hold; one that cannot be read, or that flags
+// spell and spell wrong, is misuse.
 func configExit(err error) error {
-	if _, ok := errors.AsType[faults](err); ok {
+	found, ok := errors.AsType[faults](err)
+	if ok && slices.ContainsFunc(found, func(f fault) bool { return f.File != commandLine && !strings.HasPrefix(f.File, "--") }) {
 		return doesNotHold(err)
 	}
 	return misuse(err)

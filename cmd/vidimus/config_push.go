@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 
@@ -107,13 +108,17 @@ func (j *judgement) signers() {
 			continue // reported already
 		}
 		ids := j.out.Policy.Authorities[i].Keys
-		key, why, ok := j.signer(a.Value.Signer)
+		key, why, ok := j.signerHere(a.Value.Signer)
 		if why != "" {
 			// Whichever of them it is, it vouches for no more than it will when it is known.
 			for _, id := range ids {
 				j.out.Policy.SigningKeys = append(j.out.Policy.SigningKeys, id.ID())
 			}
 			j.out.lacks(signerOf(a.Name), why)
+			if len(ids) > 1 {
+				j.out.unsure = append(j.out.unsure, fmt.Sprintf("the key of authority %s that signs pushes is not known here (%s): "+
+					"each of its keys is taken for it, and counts only for the repository that a signature names", a.Name, why))
+			}
 		}
 		if !ok {
 			continue
@@ -125,6 +130,20 @@ func (j *judgement) signers() {
 		j.out.Signers[a.Name] = key
 		j.out.Policy.SigningKeys = append(j.out.Policy.SigningKeys, key.id.ID())
 	}
+}
+
+// signerHere is signer; but who only decides may lack the key.
+func (j *judgement) signerHere(c *signerConfig) (opened signingKey, absent string, ok bool) {
+	if !j.decides {
+		return j.signer(c)
+	}
+	apart := *j
+	apart.faults = nil
+	opened, absent, ok = apart.signer(c)
+	if len(apart.faults) > 0 {
+		absent = apart.faults[0].What
+	}
+	return opened, absent, ok
 }
 
 // signer opens a private key. absent is why a KMS has not been heard of it.
@@ -199,7 +218,12 @@ func (j *judgement) pushes() {
 		hasSigner[a.Name] = a.Value.Signer != nil
 	}
 	host, _, err := net.SplitHostPort(j.config.HTTP.Addr.Value)
-	open := err == nil && !j.config.knowsCallers() && (!isLoopback(host) || j.config.HTTP.ExternalURL != "")
+	named := j.config.HTTP.ExternalURL != "" && j.config.everybodyPushes()
+	open := err == nil && (named || !j.config.knowsCallers() && !isLoopback(host))
+	fix := "configure auth; or listen on loopback, without http.externalURL"
+	if j.config.knowsCallers() {
+		fix = "let anonymous not push, in auth.access; or remove http.externalURL"
+	}
 	for _, p := range j.config.Policies {
 		if p.Push == nil || p.Push.Unsigned {
 			continue
@@ -216,8 +240,7 @@ func (j *judgement) pushes() {
 			j.fail(sign, "authority "+quote(sign.Value)+" has no signer", "add to it: signer: {key: FILE, passwordFile: FILE}")
 		}
 		if open && sign.Value != "" {
-			j.fail(p.Push, "signs what everybody pushes who reaches "+j.config.HTTP.Addr.Value+", for nobody has to log in",
-				"configure auth; or listen on loopback, without http.externalURL")
+			j.fail(p.Push, "signs what everybody pushes who reaches "+j.config.HTTP.Addr.Value+", for nobody has to log in", fix)
 		}
 	}
 }

@@ -84,11 +84,12 @@ func boolean() shape[bool] {
 			if !d.is(n, scalar, "write true or false") {
 				return false, false
 			}
-			if n.tag != "!!bool" {
+			yes := strings.EqualFold(n.value, "true")
+			if n.tag != "!!bool" || !yes && !strings.EqualFold(n.value, "false") {
 				d.fail(n, quote(n.value)+" is neither true nor false", "write true or false, without quotes")
 				return false, false
 			}
-			return strings.EqualFold(n.value, "true"), true
+			return yes, true
 		},
 	}
 }

@@ -82,13 +82,13 @@ func parseYAML(file string, data []byte) (node, faults) {
 	case errors.Is(err, io.EOF), err == nil && isEmpty(document):
 		return refused, faults{at.fault("is empty", "write version: 1 and what follows (in an included file: {}), see vidimus config example")}
 	case err != nil:
-		return refused, faults{syntaxFault(at, err)}
+		return refused, faults{syntaxFault(at, data, err)}
 	}
 	var found faults
 	switch err := decoder.Decode(&second); {
 	case errors.Is(err, io.EOF):
 	case err != nil:
-		return refused, faults{syntaxFault(at, err)}
+		return refused, faults{syntaxFault(at, data, err)}
 	default:
 		at.Line = second.Line
 		found = append(found, at.fault("a second document begins here", "keep one document in a file"))
@@ -104,11 +104,14 @@ func isEmpty(document yaml.Node) bool {
 
 var syntaxLine = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?`)
 
-func syntaxFault(at pos, err error) fault {
+func syntaxFault(at pos, data []byte, err error) fault {
 	text := err.Error()
 	match := syntaxLine.FindStringSubmatch(text)
 	at.Line, _ = strconv.Atoi(match[1]) // 0 when the parser did not tell
 	what := "is not YAML: " + strings.TrimPrefix(text, match[0])
+	if strings.HasSuffix(text, "found character that cannot start any token") && indentsWithTab(data, at.Line) {
+		return at.fault(what, "indent with blanks, YAML takes no tabs there")
+	}
 	return at.fault(what, "mend the syntax; a text that begins with * & ! % @ or [ needs quotes")
 }
 
@@ -184,4 +187,15 @@ func joinKey(path, key string) string {
 		return key
 	}
 	return path + "." + key
+}
+
+// indentsWithTab reports whether there is a tab before what the line, counted from 1,
+// begins with.
+func indentsWithTab(data []byte, line int) bool {
+	lines := bytes.Split(data, []byte("\n"))
+	if line < 1 || line > len(lines) {
+		return false
+	}
+	text := lines[line-1]
+	return bytes.ContainsRune(text[:len(text)-len(bytes.TrimLeft(text, " \t"))], '\t')
 }

@@ -63,8 +63,9 @@ func cosignFlags(command string) []cosignFlag {
 	case "verify", "verify-attestation", "verify-blob":
 		add(verifyingFlags(command)...)
 	case "tree":
-		add(referrersMode("every referrer is shown"))
-		add(cosignFlag{name: "experimental-oci11", kind: boolFlag, harmless: "true", why: "referrers are always shown"})
+		// Every referrer is shown, in whatever mode.
+		add(passes(textFlag, "", "registry-referrers-mode")...)
+		add(passes(boolFlag, "true", "experimental-oci11")...)
 	case "attach sbom":
 		add(referrersMode("an SBOM is attached under its tag; attest makes a referrer of one"))
 	case "public-key":
@@ -99,6 +100,7 @@ func signingFlags(command string) []cosignFlag {
 	all = append(all, passes(boolFlag, "false", "insecure-skip-verify")...)
 	switch command {
 	case "sign":
+		all = append(all, cosignFlag{name: "force", short: "f", kind: boolFlag, harmless: "false"}) // nothing is asked
 		all = append(all, referrersMode("--format bundle makes a signature that refers to its image"),
 			no("attachment", "an attachment is signed by its own name, which triangulate --type sbom prints"))
 	case "attest":
@@ -131,9 +133,12 @@ func verifyingFlags(command string) []cosignFlag {
 	switch command {
 	case "verify", "verify-attestation":
 		all = append(all,
-			cosignFlag{name: "check-claims", kind: boolFlag, harmless: "true", why: "what is signed must be about the image: verify-blob checks a signature alone"},
 			off("local-image", "vidimus load --dir brings the image and its evidence into a registry"),
 			no("certificate", "the certificate is the signature's own: --certificate-identity says whose it must be"))
+		if command == "verify-attestation" {
+			all = append(all, cosignFlag{name: "check-claims", kind: boolFlag, harmless: "true",
+				why: "what is attested must be about the image: verify-blob-attestation of cosign checks a statement alone"})
+		}
 	case "verify-blob":
 		all = append(all, no("rfc3161-timestamp", "a timestamp comes in a sigstore bundle"))
 	}
@@ -150,7 +155,7 @@ func verifyingFlags(command string) []cosignFlag {
 // for: --output-file, --timeout, and that a flag may stand in the environment.
 func registerCosignFlags(cmd *cobra.Command, command string) {
 	flags := cmd.Flags()
-	flags.SetNormalizeFunc(formerNames)
+	flags.SetNormalizeFunc(formerNames(flags.Lookup("kms") != nil))
 	unread := cosignFlags(command)
 	for _, f := range unread {
 		f.register(flags)
@@ -209,16 +214,23 @@ func fromEnvironment(flags *pflag.FlagSet) error {
 	return errors.Join(faults...)
 }
 
-// formerNames are what cosign called its flags once, and still takes.
-func formerNames(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+// formerNames returns what cosign called its flags once, and still takes. In its first
+// version a key in a KMS had a flag of its own, which makesKeys leaves to the command
+// that makes one.
+func formerNames(makesKeys bool) func(*pflag.FlagSet, string) pflag.NormalizedName {
 	former := map[string]string{
 		"cert": "certificate", "cert-chain": "certificate-chain", "cert-identity": "certificate-identity",
 		"cert-oidc-issuer": "certificate-oidc-issuer", "output-cert": "output-certificate",
 	}
-	if today, ok := former[name]; ok {
-		name = today
+	if !makesKeys {
+		former["kms"] = "key"
 	}
-	return pflag.NormalizedName(name)
+	return func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if today, ok := former[name]; ok {
+			name = today
+		}
+		return pflag.NormalizedName(name)
+	}
 }
 
 func (f cosignFlag) register(flags *pflag.FlagSet) {

@@ -38,7 +38,7 @@ func TestVariablesOfCosigns(t *testing.T) {
 	for variable, tt := range map[string]struct{ value, want string }{
 		"COSIGN_REGISTRY_USERNAME":        {"robot", "go together"},
 		"COSIGN_TRUSTED_ROOT":             {"missing.json", "--trusted-root: open missing.json"},
-		"COSIGN_CHECK_CLAIMS":             {"false", "--check-claims=false is not supported"},
+		"COSIGN_LOCAL_IMAGE":              {"true", "--local-image is not supported"},
 		"COSIGN_MAX_WORKERS":              {"many", "COSIGN_MAX_WORKERS: not a value of --max-workers"},
 		"SIGSTORE_ROOT_FILE":              {"root.pem", "SIGSTORE_ROOT_FILE names what to trust"},
 		"SIGSTORE_CT_LOG_PUBLIC_KEY_FILE": {"ct.pem", "--trusted-root"},

@@ -31,7 +31,7 @@ var cosignsFlags = []struct {
 	{
 		command: "sign",
 		does:    flags(everyCommand, ofRegistries, ofIdentities, ofServices, "annotations bundle new-bundle-format output-certificate output-payload output-signature payload record-creation-timestamp recursive sign-container-identity upload"),
-		passes:  flags("insecure-skip-verify verbose"),
+		passes:  flags("force insecure-skip-verify verbose"), // force is of the first cosign
 		refuses: flags(tokens, "attachment certificate certificate-chain issue-certificate k8s-keychain registry-referrers-mode use-signing-config"),
 	},
 	{
@@ -48,15 +48,15 @@ var cosignsFlags = []struct {
 	},
 	{
 		command: "verify",
-		does:    flags(everyCommand, ofSigners, "allow-http-registry annotations attachment-tag-prefix output registry-cacert registry-client-cert registry-client-key registry-password registry-server-name registry-token registry-username"),
+		does:    flags(everyCommand, ofSigners, "allow-http-registry allow-insecure-registry annotations attachment-tag-prefix check-claims output registry-cacert registry-client-cert registry-client-key registry-password registry-server-name registry-token registry-username"),
 		passes:  flags("allow-certificate-chain experimental-oci11 insecure-ignore-sct max-workers new-bundle-format offline rekor-url use-signed-timestamps verbose"),
-		refuses: flags(tokens, workflowClaims, "allow-insecure-registry attachment certificate check-claims k8s-keychain local-image payload sct signature signature-digest-algorithm timestamp-certificate-chain"),
+		refuses: flags(tokens, workflowClaims, "attachment certificate k8s-keychain local-image payload sct signature signature-digest-algorithm timestamp-certificate-chain"),
 	},
 	{
 		command: "verify-attestation",
-		does:    flags(everyCommand, ofSigners, "allow-http-registry attachment-tag-prefix output policy registry-cacert registry-client-cert registry-client-key registry-password registry-server-name registry-token registry-username type"),
+		does:    flags(everyCommand, ofSigners, "allow-http-registry allow-insecure-registry attachment-tag-prefix output policy registry-cacert registry-client-cert registry-client-key registry-password registry-server-name registry-token registry-username type"),
 		passes:  flags("allow-certificate-chain experimental-oci11 insecure-ignore-sct max-workers new-bundle-format offline rekor-url use-signed-timestamps verbose"),
-		refuses: flags(tokens, workflowClaims, "allow-insecure-registry certificate check-claims k8s-keychain local-image sct signature-digest-algorithm timestamp-certificate-chain"),
+		refuses: flags(tokens, workflowClaims, "certificate check-claims k8s-keychain local-image sct signature-digest-algorithm timestamp-certificate-chain"),
 	},
 	{
 		command: "verify-blob",
@@ -95,8 +95,8 @@ var cosignsFlags = []struct {
 	{
 		command: "tree",
 		does:    flags(everyCommand, ofRegistries),
-		passes:  flags("verbose"),
-		refuses: flags("experimental-oci11 k8s-keychain registry-referrers-mode"),
+		passes:  flags("experimental-oci11 registry-referrers-mode verbose"),
+		refuses: flags("k8s-keychain"),
 	},
 	{
 		command: "copy",
@@ -197,9 +197,6 @@ func TestEachOfCosignsFlagsIsReadOrPassesOrIsRefused(t *testing.T) {
 			default:
 				refused = append(refused, f.name)
 			}
-		}
-		if row.command == "verify" || row.command == "verify-attestation" {
-			refused = append(refused, "allow-insecure-registry") // by a line of its own
 		}
 		slices.Sort(passing)
 		slices.Sort(refused)

@@ -13,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -217,6 +218,9 @@ func askDecisions(ctx context.Context, server string, query proxy.Query) ([]prox
 	}
 	client := &http.Client{Timeout: 30 * time.Second}
 	answer, err := client.Do(r)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, fmt.Errorf("nobody answers at %s, where admin.addr (serve --admin-addr) should be: %w", base, errors.Unwrap(err))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("ask the server: %w", err)
 	}

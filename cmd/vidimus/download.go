@@ -13,6 +13,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/spf13/cobra"
 
 	"vidimus/carrier"
@@ -159,6 +160,25 @@ type signedPayload struct {
 }
 
 func (f *downloadFlags) signatures(cmd *cobra.Command, image string) error {
+	signatures := wantedEvidence{kind: carrier.Signature, mediaType: envelope.MediaTypeSimpleSigning, called: "signatures"}
+	return f.lines(cmd, image, signatures, func(ctx context.Context, from carrier.Place, layer v1.Descriptor) (any, error) {
+		return readSigned(ctx, from, layer)
+	})
+}
+
+// wantedEvidence is what of an image's evidence is printed.
+type wantedEvidence struct {
+	kind      carrier.Kind
+	mediaType types.MediaType // of layers
+	predicate string          // type of the bundles; empty for any
+	called    string
+}
+
+// lines prints evidence of an image, each piece on a line: what read makes of the layers
+// under tags, where it makes something, and then the bundles.
+func (f *downloadFlags) lines(cmd *cobra.Command, image string, wanted wantedEvidence,
+	read func(ctx context.Context, from carrier.Place, layer v1.Descriptor) (any, error),
+) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 	defer cancel()
 	root, err := f.open(ctx, cmd, image)
@@ -166,25 +186,25 @@ func (f *downloadFlags) signatures(cmd *cobra.Command, image string) error {
 		return err
 	}
 	var lines lines
-	for _, source := range evidenceImages(root, carrier.Signature) {
+	for _, source := range evidenceImages(root, wanted.kind) {
 		for _, layer := range source.Layers {
-			if layer.MediaType != envelope.MediaTypeSimpleSigning {
+			if layer.MediaType != wanted.mediaType {
 				continue
 			}
-			signed, err := readSigned(ctx, source.From, layer)
-			if err != nil {
-				return err
+			document, err := read(ctx, source.From, layer)
+			if err == nil && document != nil {
+				err = lines.add(document)
 			}
-			if err := lines.add(signed); err != nil {
+			if err != nil {
 				return err
 			}
 		}
 	}
-	if err := lines.addBundles(ctx, root, carrier.Signature, ""); err != nil {
+	if err := lines.addBundles(ctx, root, wanted.kind, wanted.predicate); err != nil {
 		return err
 	}
 	if lines.count == 0 {
-		return doesNotHold(fmt.Errorf("%s (%s) has no signatures", image, root.Digest))
+		return doesNotHold(fmt.Errorf("%s (%s) has no %s", image, root.Digest, wanted.called))
 	}
 	return lines.print(cmd)
 }
@@ -283,54 +303,31 @@ func (e dsseEnvelope) statement() (envelope.Statement, error) {
 }
 
 func (f *downloadFlags) attestations(cmd *cobra.Command, image string) error {
-	want := ""
+	attestations := wantedEvidence{kind: carrier.Attestation, mediaType: envelope.MediaTypeDSSE, called: "attestations"}
 	if f.predicate != "" {
 		var err error
-		if want, err = envelope.PredicateType(f.predicate); err != nil {
+		if attestations.predicate, err = envelope.PredicateType(f.predicate); err != nil {
 			return misuse(fmt.Errorf("--predicate-type: %w", err))
 		}
+		attestations.called += " of predicate type " + attestations.predicate
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
-	defer cancel()
-	root, err := f.open(ctx, cmd, image)
-	if err != nil {
-		return err
-	}
-	var lines lines
-	for _, source := range evidenceImages(root, carrier.Attestation) {
-		for _, layer := range source.Layers {
-			if layer.MediaType != envelope.MediaTypeDSSE {
-				continue
-			}
-			data, err := carrier.ReadBlob(ctx, source.From, layer, verifier.MaxPayloadSize)
-			if err != nil {
-				return err
-			}
-			var e dsseEnvelope
-			if err := json.Unmarshal(data, &e); err != nil {
-				return fmt.Errorf("the attestation %s is no DSSE envelope: %w", layer.Digest, err)
-			}
-			if want != "" {
-				statement, err := e.statement()
-				if err != nil || statement.PredicateType != want {
-					continue
-				}
-			}
-			if err := lines.add(e); err != nil {
-				return err
+	return f.lines(cmd, image, attestations, func(ctx context.Context, from carrier.Place, layer v1.Descriptor) (any, error) {
+		data, err := carrier.ReadBlob(ctx, from, layer, verifier.MaxPayloadSize)
+		if err != nil {
+			return nil, err
+		}
+		var e dsseEnvelope
+		if err := json.Unmarshal(data, &e); err != nil {
+			return nil, fmt.Errorf("the attestation %s is no DSSE envelope: %w", layer.Digest, err)
+		}
+		if attestations.predicate != "" {
+			statement, err := e.statement()
+			if err != nil || statement.PredicateType != attestations.predicate {
+				return nil, nil
 			}
 		}
-	}
-	if err := lines.addBundles(ctx, root, carrier.Attestation, want); err != nil {
-		return err
-	}
-	if lines.count == 0 && want != "" {
-		return doesNotHold(fmt.Errorf("%s (%s) has no attestations of predicate type %s", image, root.Digest, want))
-	}
-	if lines.count == 0 {
-		return doesNotHold(fmt.Errorf("%s (%s) has no attestations", image, root.Digest))
-	}
-	return lines.print(cmd)
+		return e, nil
+	})
 }
 
 // lines are JSON documents, each on a line.

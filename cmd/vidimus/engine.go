@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -24,11 +26,15 @@ func (e engine) close() {
 	e.store.Close() // in memory: nothing to lose
 }
 
-// newEngine makes the parts of a configuration and keeps nothing on disk.
-func newEngine(from source) (engine, error) {
-	l, err := load(from, os.LookupEnv, time.Now())
+// newEngine makes the parts of a configuration and keeps nothing on disk. What it does
+// not know that a server would is said on warnings.
+func newEngine(from source, warnings io.Writer) (engine, error) {
+	l, err := loadToDecide(from, os.LookupEnv, time.Now())
 	if err != nil {
 		return engine{}, configExit(err)
+	}
+	for _, what := range l.unsure {
+		fmt.Fprintln(warnings, "warning:", what)
 	}
 	r, err := l.build(observers{Everything: true}, nil, nil)
 	if err != nil {

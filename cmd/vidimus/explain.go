@@ -38,7 +38,8 @@ it, and the decision.
 IMAGE is written with its registry, as policies know it: ghcr.io/acme/web:v1.
 The policy is that of the server's configuration, or of --policy FILE, which may
 be a configuration without upstreams: the image's own registry is then asked,
-with docker's credentials.
+with docker's credentials. Of the server's secrets only those for its upstreams
+are needed.
 
 With each piece of evidence stand who made it and when, as far as that is known and by
 what it is proven, what was checked and what failed, and for which authorities it counts.
@@ -188,7 +189,7 @@ func (f *explainFlags) explainImage(cmd *cobra.Command, image string) error {
 	if err != nil {
 		return err
 	}
-	engine, err := newEngine(from)
+	engine, err := newEngine(from, cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}

@@ -2,17 +2,39 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"os"
 	"os/exec"
 	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"vidimus/e2e/real"
 )
 
 // TestMain installs this very program as the command vidimus, so that scripts
 // run the real main in a process of its own.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"vidimus": main})
+	testscript.Main(overlapping{m}, map[string]func(){"vidimus": main})
+}
+
+// overlapping runs several scripts at once.
+type overlapping struct{ *testing.M }
+
+// Run implements testscript.TestingM. It is not called in the processes of scripts.
+func (m overlapping) Run() int {
+	err := real.Overlap()
+	if err == nil {
+		// With -race each process would sleep for a second at its end, to see whether
+		// another goroutine still races.
+		err = os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.M.Run()
 }
 
 // TestScript runs every script of testdata/script. A script starts in an empty
@@ -32,6 +54,7 @@ func TestScript(t *testing.T) {
 func setupScript(env *testscript.Env) error {
 	env.Setenv("HOME", env.WorkDir)
 	env.Setenv("DOCKER_CONFIG", env.WorkDir+"/.docker")
+	env.Setenv("GORACE", os.Getenv("GORACE"))
 	for _, name := range []string{
 		"VIDIMUS_CONFIG", "COSIGN_PASSWORD", "COSIGN_REPOSITORY",
 		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",

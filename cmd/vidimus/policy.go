@@ -12,5 +12,8 @@ func newPolicyCommand() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newPolicyTestCommand(), newPolicyEvalCommand())
+	for _, name := range []string{"suggest", "replay", "import"} {
+		cmd.AddCommand(newLaterCommand(name))
+	}
 	return cmd
 }

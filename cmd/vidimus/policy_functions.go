@@ -74,9 +74,7 @@ func (a *askingImages) find(ctx context.Context, image string) (foundImage, erro
 }
 
 func (f foundImage) subject() verifier.Subject {
-	return verifier.Subject{
-		Repository: registryName(f.reference.Context().Registry) + "/" + f.reference.Context().RepositoryStr(), Digest: f.digest,
-	}
+	return verifier.Subject{Repository: canonicalName(f.reference), Digest: f.digest}
 }
 
 func (a *askingImages) manifest(ctx context.Context, given []string) (any, error) {

@@ -98,7 +98,7 @@ func (f *policyTestFlags) run(cmd *cobra.Command, file string) error {
 	if err != nil {
 		return err
 	}
-	engine, err := newEngine(from)
+	engine, err := newEngine(from, cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}

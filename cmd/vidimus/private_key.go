@@ -43,6 +43,8 @@ func loadPrivateKey(ctx context.Context, p prompter, key string) (crypto.Signer,
 	}
 	parsed, err := signer.ParsePrivateKey(file.Data, password.text)
 	switch {
+	case errors.Is(err, signer.ErrPassword) && password.piped && len(password.text) == 0:
+		return nil, misuse(fmt.Errorf("%s: no password was given: set COSIGN_PASSWORD, or run this on a terminal", key))
 	case errors.Is(err, signer.ErrPassword) && password.piped && strings.HasSuffix(string(password.text), "\n"):
 		return nil, misuse(fmt.Errorf("%s: %w (the password on standard input ends in a line break, which counts)", key, err))
 	case err != nil:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -14,6 +15,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"vidimus/e2e/lying"
+	"vidimus/proxy"
+	"vidimus/verifier"
 )
 
 // within fails the test when a request is not answered within a time that no honest
@@ -178,6 +181,143 @@ func TestAListOfReferrersKeepsWhatItSays(t *testing.T) {
 	}
 }
 
+// fullList is a list of as many referrers as one may have.
+func fullList() lying.Content {
+	var all []v1.Descriptor
+	for i := range verifier.MaxChildren {
+		all = append(all, textAbout(lying.Image("subject"), fmt.Sprint(i)).Descriptor())
+	}
+	return lying.IndexOf(all...)
+}
+
+// What stands where evidence belongs and is none is in the way of what a client pushes,
+// too. Who pushes is told what it is and what to do; only what could not be read is worth
+// another try.
+func TestWhatIsInTheWayOfEvidenceIsNamed(t *testing.T) {
+	t.Parallel()
+	image := lying.Image("web")
+	notJSON := lying.RawManifest(lying.Image("").MediaType, []byte("in the way"))
+	schema1 := lying.RawManifest("application/vnd.docker.distribution.manifest.v1+prettyjws", []byte(`{"schemaVersion":1,"fsLayers":[]}`))
+	signature, referrer := signatureBy(lying.P256(), "local/open/web", image.Digest()), textAbout(image, "about it")
+	attestation := lying.Signatures(lying.Layer{
+		MediaType: "application/vnd.dsse.envelope.v1+json",
+		Data:      lying.Encode(lying.SignStatement(lying.P256(), lying.Statement(image.Digest(), lying.PredicateSLSA, nil))),
+	})
+	for name, test := range map[string]struct {
+		suffix       string
+		held, pushed lying.Content
+		says         string
+	}{
+		"no JSON for a list":                  {"", notJSON, referrer, "not one plain JSON document"},
+		"schema 1 for a list":                 {"", schema1, referrer, "schema 1"},
+		"an image for a list":                 {"", lying.Image("copied by digest"), referrer, "something else than the list"},
+		"a list that is full":                 {"", fullList(), referrer, "more than 1000"},
+		"no JSON for signatures":              {".sig", notJSON, signature, "not one plain JSON document"},
+		"an index for signatures":             {".sig", lying.Index(image), signature, "not an image manifest"},
+		"an image to run for signatures":      {".sig", lying.Image("in the way"), signature, "image to run"},
+		"an image to run for old signatures":  {".cosign", lying.Image("in the way"), signature, "image to run"},
+		"schema 1 for attestations":           {".att", schema1, attestation, "schema 1"},
+		"an image to run for attestations":    {".att", lying.Image("in the way"), attestation, "image to run"},
+		"a tag that cannot be read, for both": {".sig", lying.Content{}, signature, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			up := lying.Start(t)
+			up.WithoutReferrers()
+			p := newPushing(t, up)
+			up.Push("open/web", image, "v1")
+			tag := lying.FallbackTag(image.Digest()) + test.suffix
+			reference := tag
+			if test.suffix == "" {
+				reference = test.pushed.Digest().String()
+			}
+			if test.held.Body == nil {
+				up.Prevent(lying.Manifest("open/web", tag).GET(), lying.Status(http.StatusBadGateway))
+				response, text := p.image("local/open/web", test.pushed, reference)
+				if response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") == "" {
+					t.Errorf("%d %s", response.StatusCode, text)
+				}
+				return
+			}
+			up.Push("open/web", test.held, tag)
+			response, text := p.image("local/open/web", test.pushed, reference)
+			if response.StatusCode != http.StatusConflict || response.Header.Get("Retry-After") != "" || !strings.Contains(text, tag) ||
+				!strings.Contains(text, test.says) || !strings.Contains(text, ", then push again") {
+				t.Errorf("%d %s", response.StatusCode, text)
+			}
+			if body, _, _ := up.Manifest("open/web", tag); !bytes.Equal(body, test.held.Body) {
+				t.Error("it is replaced")
+			}
+			up.DeleteTag("open/web", tag)
+			p.created(p.image("local/open/web", test.pushed, reference))
+		})
+	}
+}
+
+// What stands there and is nothing at all goes with the image that its tag names.
+func TestWhatIsInTheWayIsNotInTheWayOfADeletion(t *testing.T) {
+	t.Parallel()
+	up := lying.Start(t)
+	up.WithoutReferrers()
+	p := newPushing(t, up)
+	image := lying.Image("web")
+	referrer := textAbout(image, "about it")
+	up.Push("open/web", image, "v1")
+	up.Push("open/web", referrer)
+	var tags []string
+	for _, suffix := range []string{"", ".sig", ".att"} {
+		tags = append(tags, lying.FallbackTag(image.Digest())+suffix)
+		up.Push("open/web", lying.RawManifest(lying.Image("").MediaType, []byte("in the way"+suffix)), lying.FallbackTag(image.Digest())+suffix)
+	}
+	for _, content := range []lying.Content{referrer, image} {
+		if response, text := p.do("DELETE", "/v2/local/open/web/manifests/"+content.Digest().String(), nil, nil); response.StatusCode != http.StatusAccepted {
+			t.Fatalf("%d %s", response.StatusCode, text)
+		}
+	}
+	for _, tag := range tags {
+		if slices.Contains(up.Tags("open/web"), tag) {
+			t.Errorf("the tag %s is still there", tag)
+		}
+	}
+}
+
+// A referrer that is not what it is said to be is none of ours, and keeps no image from
+// being signed: whoever may push could otherwise put one at every image.
+func TestABrokenReferrerKeepsNothingFromBeingSigned(t *testing.T) {
+	t.Parallel()
+	image := lying.Image("web")
+	large := lying.BundleArtifact(image.Descriptor(), lying.Bundle03, bytes.Repeat([]byte("x"), 2*verifier.MaxPayloadSize), lying.PredicateSign)
+	size, small := fmt.Sprintf(`"size":%d`, 2*verifier.MaxPayloadSize), `"size":100`
+	if bytes.Count(large.Body, []byte(size)) != 1 {
+		t.Fatalf("its size is not in %s", large.Body)
+	}
+	bundle := lying.BundleArtifact(image.Descriptor(), lying.Bundle03, []byte("{}"), lying.PredicateSign)
+	listed := bundle.Descriptor()
+	listed.ArtifactType = string(lying.Bundle03)
+	for name, put := range map[string]func(up *lying.Registry){
+		"listed, and not there": func(up *lying.Registry) {
+			up.WithoutReferrers()
+			up.Push("acme/web", lying.IndexOf(listed), lying.FallbackTag(image.Digest()))
+		},
+		"without its bundle": func(up *lying.Registry) { up.Push("acme/web", lying.RawManifest(bundle.MediaType, bundle.Body)) },
+		"with a larger bundle than it says": func(up *lying.Registry) {
+			up.Push("acme/web", lying.RawManifest(large.MediaType, bytes.Replace(large.Body, []byte(size), []byte(small), 1), large.Blobs...))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			up := lying.Start(t)
+			put(up)
+			p := newPushing(t, up)
+			p.created(p.image("local/acme/web", image, "v1"))
+			p.neverUnsigned("acme/web", image)
+			if status := p.pulls("local/acme/web", "v1"); status != http.StatusOK {
+				t.Errorf("it is pulled with %d", status)
+			}
+		})
+	}
+}
+
 // What stands where the signatures belong and is none is not replaced; who pushes is
 // told of it, and not to try again.
 func TestWhatIsInTheWayOfASignatureIsNamed(t *testing.T) {
@@ -187,7 +327,11 @@ func TestWhatIsInTheWayOfASignatureIsNamed(t *testing.T) {
 		held   lying.Content
 	}{
 		"an index for signatures":     {".sig", lying.Index(lying.Image("in the way"))},
+		"an image for signatures":     {".sig", lying.Image("in the way")},
+		"no JSON for signatures":      {".sig", lying.RawManifest(lying.Image("").MediaType, []byte("in the way"))},
 		"an image for a list of them": {"", lying.Image("in the way")},
+		"no JSON for a list of them":  {"", lying.RawManifest(lying.IndexOf().MediaType, []byte("in the way"))},
+		"a list that is full":         {"", fullList()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -211,5 +355,37 @@ func TestWhatIsInTheWayOfASignatureIsNamed(t *testing.T) {
 			p.created(p.image("local/acme/web", image, "v1"))
 			p.neverUnsigned("acme/web", image)
 		})
+	}
+}
+
+// What the proxy has seen under the tags of signatures is not shown any more once it has
+// signed, though it would not ask the upstream again yet.
+func TestASignatureIsShownAsSoonAsItIsMade(t *testing.T) {
+	t.Parallel()
+	up := lying.Start(t)
+	up.WithoutReferrers()
+	p := newPushing(t, up)
+	image := lying.Image("signed twice")
+	p.created(p.image("local/acme/web", image, "v1"))
+	shown := func() (layers, bundles int) {
+		t.Helper()
+		_, text := p.do("GET", "/v2/local/acme/web/manifests/"+lying.SignatureTag(image.Digest()), nil, nil)
+		var artifact struct{ Layers []json.RawMessage }
+		_, list := p.do("GET", "/v2/local/acme/web/referrers/"+image.Digest().String(), nil, nil)
+		if err := json.Unmarshal([]byte(text), &artifact); err != nil {
+			t.Fatal(err, text)
+		}
+		return len(artifact.Layers), strings.Count(list, `"dev.sigstore.bundle.content"`)
+	}
+	if layers, bundles := shown(); layers != 1 || bundles != 1 {
+		t.Fatalf("%d layers, %d bundles", layers, bundles)
+	}
+	// Another claims something else, and signs the same.
+	p.use(func(r *proxy.Revision) { r.Access = who{} })
+	response, text := p.do("PUT", "/v2/local/acme/web/manifests/v1", http.Header{"Content-Type": {image.MediaType}, "From": {"alice"}}, image.Body)
+	p.created(response, text)
+	p.use(func(r *proxy.Revision) { r.Access = nil })
+	if layers, bundles := shown(); layers != 2 || bundles != 2 {
+		t.Errorf("after another signature %d layers and %d bundles are shown", layers, bundles)
 	}
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	"vidimus/e2e/lying"
@@ -101,4 +103,31 @@ func TestEvidenceIsJoinedWithWhatAnotherWroteMeanwhile(t *testing.T) {
 	if steps < 3 || refused == 0 {
 		t.Errorf("%d reads, %d writes were refused", steps, refused)
 	}
+}
+
+// A copy by digest that is tagged so does not take the place of a list of referrers either
+// that another begins meanwhile.
+func TestAnImageTakesNoListsPlaceMeanwhile(t *testing.T) {
+	t.Parallel()
+	image := lying.Image("copied by digest")
+	tag := lying.FallbackTag(image.Digest())
+	list := lying.IndexOf(textAbout(image, "about it").Descriptor())
+	up := lying.Start(t)
+	up.WithoutReferrers()
+	up.Compares()
+	p := newPushing(t, up)
+	up.Lie(lying.Manifest("open/web", tag).GET().First(1), lying.Before(func(context.Context) { up.Push("open/web", list, tag) }))
+	response, text := p.image("local/open/web", image, tag)
+	if response.StatusCode != http.StatusConflict || !strings.Contains(text, "holds the list") {
+		t.Errorf("%d %s", response.StatusCode, text)
+	}
+	if body, _, _ := up.Manifest("open/web", tag); !bytes.Equal(body, list.Body) {
+		t.Errorf("the tag holds %s", body)
+	}
+	// What always refuses is asked once more without a condition.
+	other := lying.Image("another")
+	up.Prevent(lying.Manifest("open/web", lying.FallbackTag(other.Digest())).Method("PUT").Where(func(q lying.Request) bool {
+		return q.Header.Get("If-Match")+q.Header.Get("If-None-Match") != ""
+	}), lying.Status(http.StatusPreconditionFailed))
+	p.created(p.image("local/open/web", other, lying.FallbackTag(other.Digest())))
 }

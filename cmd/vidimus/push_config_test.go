@@ -25,9 +25,15 @@ policies: [{match: local/**, require: release, push: {sign: release}}]
 		{name: "a public key", key: "release.pub", want: "name a key file"},
 		{name: "for everybody", addr: "0.0.0.0:5080", want: "nobody has to log in"},
 		{name: "by another name", url: "https://registry.example", want: "nobody has to log in"},
+		{name: "by another name, for whom nobody knows", url: "https://registry.example", want: "let anonymous not push",
+			auth: "auth: {access: [{subjects: [anonymous], match: '**', actions: [pull, push]}]}"},
+		{name: "by another name, of which nobody unknown pushes", url: "https://registry.example",
+			auth: "auth: {htpasswd: htpasswd, access: [{subjects: [anonymous], match: '**', actions: [pull]}, {subjects: [ci], match: '**', actions: [push]}]}"},
+		{name: "here, for whom nobody knows", auth: "auth: {access: [{subjects: [anonymous], match: '**', actions: [pull, push]}]}"},
 		{name: "for who has logged in", addr: "0.0.0.0:5080", auth: "auth: {htpasswd: htpasswd, access: [{subjects: [ci], match: '**', actions: [push]}]}"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel() // most of them decrypt a key
 			fill := func(value, otherwise string) string {
 				if value == "" {
 					return otherwise

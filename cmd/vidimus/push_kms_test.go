@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto"
 	"crypto/rand"
 	"encoding/base64"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"vidimus/e2e/lying"
+	"vidimus/proxy"
 	"vidimus/signer"
 	"vidimus/signer/kms"
 )
@@ -177,6 +179,63 @@ func TestAKeyThatFailedIsNotAskedAgainForThePush(t *testing.T) {
 	}
 	if _, fixed := failingOnce(t.Context(), generateKey(t)).(interface{ Hash() crypto.Hash }); fixed {
 		t.Error("a key of a file signs by one hash alone")
+	}
+}
+
+// hangingKey fails the first who signs with it, when others are on their way; it lets the
+// second go on when the failure of the first has ended the push.
+type hangingKey struct {
+	crypto.Signer
+	came, asked   atomic.Int64
+	second, third chan struct{} // closed when they are there
+	ended         chan struct{}
+}
+
+// Hash is asked for right before a signature.
+func (k *hangingKey) Hash() crypto.Hash {
+	switch k.came.Add(1) {
+	case 1:
+		<-k.second
+		<-k.third
+	case 2:
+		close(k.second)
+		<-k.ended
+	}
+	return crypto.SHA256
+}
+
+func (k *hangingKey) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	k.asked.Add(1)
+	return nil, errors.New("the KMS did not answer")
+}
+
+// A push that signs much waits for a KMS that hangs once: who comes to it after it has
+// failed another part of the same push does not ask it any more.
+func TestAPushThatFailedAsksTheKMSNoMore(t *testing.T) {
+	t.Parallel()
+	up := lying.Start(t)
+	p := newPushing(t, up)
+	key := &hangingKey{
+		Signer: generateKey(t), second: make(chan struct{}), third: make(chan struct{}), ended: make(chan struct{}),
+	}
+	held := upstreamRegistry{name: "local", client: p.revision.Clients["local"], seen: new(tagVersions)}
+	signs := &pushSigner{held, signer.Config{Registry: held, Key: key, Settle: pushSettle}, p.key}
+	request := proxy.SignRequest{Repository: "local/acme/web", Formats: []string{"bundle"}}
+	for _, name := range []string{"a", "b", "c"} {
+		digest := up.Push("acme/web", lying.Image(name))
+		request.Subjects = append(request.Subjects, proxy.SignSubject{Digest: digest, Reference: "local/acme/web"})
+	}
+	// One of them does not come to the key: its subject is being read until the push ends.
+	up.Lie(lying.Manifest("acme/web", request.Subjects[2].Digest.String()).GET(), lying.Before(func(ctx context.Context) {
+		close(key.third)
+		<-ctx.Done()
+		close(key.ended)
+	}))
+	if err := signs.Sign(t.Context(), request); err == nil || !strings.Contains(err.Error(), "the KMS did not answer") {
+		t.Errorf("the error is %v", err)
+	}
+	if n := key.asked.Load(); n != 1 {
+		t.Errorf("it was asked %d times", n)
 	}
 }
 

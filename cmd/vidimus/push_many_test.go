@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -85,6 +86,14 @@ func TestTheSignatureSaysWhoPushed(t *testing.T) {
 	p.created(put("bob", "localhost", "v1", image))
 	if n := len(p.signatures("acme/web", image.Digest())); n != 2 {
 		t.Errorf("%d signatures after another pushed", n)
+	}
+	// No two callers have one name there, however long it is.
+	long := strings.Repeat("spiffe://example.org/", 10)
+	for _, name := range []string{long + "alice", long + "mallory"} {
+		p.created(put(name, "localhost", "v1", image))
+		if !slices.ContainsFunc(p.signatures("acme/web", image.Digest()), func(s signed) bool { return s.annotations["vidimus.dev/pusher"] == name }) {
+			t.Errorf("no signature names %q", name)
+		}
 	}
 	for _, test := range []struct {
 		from, reference string

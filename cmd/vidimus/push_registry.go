@@ -84,7 +84,7 @@ func (u upstreamRegistry) Blob(ctx context.Context, canonical string, digest v1.
 	defer body.Close()
 	content, err := io.ReadAll(io.LimitReader(body, limit+1))
 	if err == nil && int64(len(content)) > limit {
-		err = fmt.Errorf("blob %s is larger than %d bytes", digest, limit)
+		err = fmt.Errorf("blob %s: %w: more than %d bytes", digest, signer.ErrTooLarge, limit)
 	}
 	return content, err
 }
@@ -102,7 +102,8 @@ func (u upstreamRegistry) Referrers(ctx context.Context, canonical string, diges
 		}
 		return nil, err
 	}
-	content, _, err := u.read(ctx, canonical, signer.FallbackTag(digest))
+	tag := signer.FallbackTag(digest)
+	content, _, err := u.read(ctx, canonical, tag)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -111,7 +112,7 @@ func (u upstreamRegistry) Referrers(ctx context.Context, canonical string, diges
 	}
 	var list v1.IndexManifest
 	if err := json.Unmarshal(content, &list); err != nil {
-		return nil, fmt.Errorf("the list of referrers of %s: %w", digest, err)
+		return nil, &signer.HeldError{Tag: tag, Err: fmt.Errorf("a list of referrers: %w", err)}
 	}
 	return list.Manifests, nil
 }
@@ -122,7 +123,7 @@ func (u upstreamRegistry) PutBlob(ctx context.Context, canonical string, digest 
 	if err != nil {
 		return err
 	}
-	if u.client.Exists(ctx, repository, digest) == nil {
+	if _, err := u.client.Exists(ctx, repository, digest); err == nil {
 		return nil
 	}
 	location, _, err := u.client.StartUpload(ctx, repository, v1.Hash{}, "")

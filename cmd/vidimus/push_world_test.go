@@ -50,8 +50,8 @@ authorities:
   other: {keys: [other.pub]}
 policies:
   - {match: local/acme/**, require: release, push: {sign: release, annotations: {env: test}, delete: true}}
-  - {match: local/tags/**, require: release, push: {sign: release, formats: [tag]}}
-  - {match: local/bundles/**, require: release, push: {sign: release, formats: [bundle]}}
+  - {match: local/tags/**, require: release, push: {sign: release, formats: [tag], delete: true}}
+  - {match: local/bundles/**, require: release, push: {sign: release, formats: [bundle], delete: true}}
   - {match: local/root/**, require: release, push: {sign: release, recursive: false}}
   - {match: local/open/**, allow: unverified, push: {unsigned: true, delete: true}}
   - {match: local/closed/**, allow: unverified}

@@ -30,7 +30,7 @@ func (f *registryFlags) nameOptions() []name.Option {
 }
 
 // upstreamOf returns a client for the registry of a reference, with the
-// credentials of the flags, or docker's.
+// credentials of the flags, or docker's. It checks every certificate.
 func (f *registryFlags) upstreamOf(ctx context.Context, registry name.Registry) (*upstream.Client, error) {
 	if err := f.check(); err != nil {
 		return nil, err
@@ -38,6 +38,10 @@ func (f *registryFlags) upstreamOf(ctx context.Context, registry name.Registry) 
 	ca, err := f.authorities()
 	if err != nil {
 		return nil, err
+	}
+	url := f.urlOf(ctx, registry)
+	if f.insecure && !strings.HasPrefix(url, "http://") {
+		return nil, misuse(errors.New("--allow-insecure-registry: certificates are always checked; name the registry's authority with --registry-cacert"))
 	}
 	pair, err := f.certificate()
 	if err != nil {
@@ -52,7 +56,7 @@ func (f *registryFlags) upstreamOf(ctx context.Context, registry name.Registry) 
 		Certificate: pair,
 		ServerName:  f.serverName,
 		Name:        registryName(registry),
-		URL:         f.urlOf(ctx, registry),
+		URL:         url,
 		Credentials: credentials,
 		Proxy:       http.ProxyFromEnvironment,
 		UserAgent:   "vidimus/" + version(),
@@ -102,6 +106,11 @@ func registryName(registry name.Registry) string {
 		return host
 	}
 	return "docker.io"
+}
+
+// canonicalName is what policies and clients call the repository of an image.
+func canonicalName(image name.Reference) string {
+	return registryName(image.Context().Registry) + "/" + image.Context().RepositoryStr()
 }
 
 // direct reads evidence straight from registries. It implements

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -165,12 +167,8 @@ func (r *reloader) read() {
 	running := r.current.Load()
 	g, err := gather(r.config.From, r.config.Lookup)
 	r.files = running.watched.now().with(g.reader.seen())
-	var next *loaded
 	if err == nil {
-		next, err = judge(g, time.Now())
-	}
-	if err == nil {
-		err = r.replace(running, next)
+		err = r.judge(running, g)
 	}
 	if err == nil {
 		return
@@ -178,6 +176,22 @@ func (r *reloader) read() {
 	r.retry = time.Now().Add(retryEvery)
 	r.suspend(keyTrouble(running, g.reader))
 	r.report(err)
+}
+
+// judge puts g into effect when it holds. What is read has gone through compilers and
+// parsers of others: a panic in one of them says that it does not hold, and ends nothing
+// that runs.
+func (r *reloader) judge(running *revision, g gathered) (err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			err = fmt.Errorf("judging the configuration panicked: %v\n%s", value, debug.Stack())
+		}
+	}()
+	next, err := judge(g, time.Now())
+	if err != nil {
+		return err
+	}
+	return r.replace(running, next)
 }
 
 // replace puts next into effect, unless it is what runs already.

@@ -262,18 +262,16 @@ func (r *resigning) subject(ctx context.Context, digest v1.Hash) (made, already 
 			missing = append(missing, c)
 		}
 	}
-	for _, c := range missing {
-		if r.flags.dryRun {
+	if r.flags.dryRun {
+		for _, c := range missing {
 			fmt.Fprintf(r.cmd.ErrOrStderr(), "%s@%s: would be signed as %s is\n", r.image.Name(), digest, c.where)
-			made++
-			continue
 		}
-		if err := r.sign(ctx, digest, c); err != nil {
-			return made, already, fmt.Errorf("sign as %s is: %w", c.where, err)
-		}
-		made++
+		return len(missing), already, nil
 	}
-	return made, already, nil
+	if err := r.sign(ctx, digest, missing); err != nil {
+		return 0, already, err
+	}
+	return len(missing), already, nil
 }
 
 // claim is what a key signed.
@@ -366,30 +364,51 @@ func readWhole(ctx context.Context, repo *repository, digest v1.Hash) ([]byte, e
 	return data, err
 }
 
-func (r *resigning) sign(ctx context.Context, digest v1.Hash, c claim) error {
-	if c.form == verifier.FormSimpleSigning {
-		signature, err := signer.SignPayload(r.key, []byte(c.signed))
-		if err != nil {
-			return err
+// sign signs the same as claims of one manifest, and attaches all of it in one go: each
+// write is watched for a while.
+func (r *resigning) sign(ctx context.Context, digest v1.Hash, claims []claim) error {
+	if len(claims) == 0 {
+		return nil
+	}
+	tagged := signer.Addition{Repository: r.evidence.Name(), Tag: signer.Tag(digest)}
+	var bundles []bundle
+	for _, c := range claims {
+		var err error
+		if c.form == verifier.FormSimpleSigning {
+			err = r.signPayload(&tagged, c)
+		} else {
+			var b bundle
+			b, err = c.bundle.signAgain(ctx, r.key, []byte(c.signed))
+			bundles = append(bundles, b)
 		}
-		annotations := map[string]string{signatureAnnotation: base64.StdEncoding.EncodeToString(signature)}
-		raw, blob, err := signer.Layer(envelope.MediaTypeSimpleSigning, annotations, []byte(c.signed))
 		if err != nil {
-			return err
+			return fmt.Errorf("sign as %s is: %w", c.where, err)
 		}
-		_, err = signer.Add(ctx, r.config, signer.Addition{
-			Repository: r.evidence.Name(), Tag: signer.Tag(digest), Descriptors: []json.RawMessage{raw}, Blobs: []signer.Blob{blob},
-		})
+	}
+	if len(bundles) == 0 { // the manifest itself may be gone
+		_, err := signer.Add(ctx, r.config, tagged)
 		return err
 	}
-	b, err := c.bundle.signAgain(ctx, r.key, []byte(c.signed))
-	if err != nil {
-		return err
+	var more []signer.Addition
+	if len(tagged.Descriptors) > 0 {
+		more = append(more, tagged)
 	}
 	g, err := carrier.Find(ctx, r.image, nil, digest.String(), carrier.Options{Alone: true})
 	if err != nil {
 		return err
 	}
-	_, err = putBundle(ctx, r.config, r.evidence, g.Root, b)
+	_, err = putBundles(ctx, r.config, r.evidence, g.Root, bundles, more...)
+	return err
+}
+
+// signPayload adds to what is to be under a tag a signature of what c is over.
+func (r *resigning) signPayload(tagged *signer.Addition, c claim) error {
+	signature, err := signer.SignPayload(r.key, []byte(c.signed))
+	if err != nil {
+		return err
+	}
+	annotations := map[string]string{signatureAnnotation: base64.StdEncoding.EncodeToString(signature)}
+	raw, blob, err := signer.Layer(envelope.MediaTypeSimpleSigning, annotations, []byte(c.signed))
+	tagged.Descriptors, tagged.Blobs = append(tagged.Descriptors, raw), append(tagged.Blobs, blob)
 	return err
 }

@@ -211,7 +211,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitHolds
 	}
@@ -221,6 +221,6 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		}
 		return exit.code
 	}
-	fmt.Fprintf(stderr, "vidimus: %v\nTry 'vidimus --help'.\n", err)
+	fmt.Fprintf(stderr, "vidimus: %v\nTry '%s --help'.\n", err, cmd.CommandPath())
 	return exitMisuse
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"path/filepath"
@@ -74,6 +75,11 @@ func (f *rootRefresher) run(ctx context.Context, needed func() bool, changed fun
 // refresh fetches the trust root, and reports whether it is another one than that at
 // hand.
 func (f *rootRefresher) refresh(ctx context.Context) (renewed bool, err error) {
+	defer func() {
+		if value := recover(); value != nil { // the libraries have had some on hostile metadata
+			renewed, err = false, fmt.Errorf("reading it panicked: %v", value)
+		}
+	}()
 	data, err := f.fetch(ctx)
 	if err != nil {
 		return false, err

@@ -257,3 +257,25 @@ func TestNothingIsFetchedThatNobodyNames(t *testing.T) {
 }
 
 const plainConfigWithout = "version: 1\nupstreams: {docker.io: {}}\n"
+
+// TestHostileMetadataEndsNoProcess: the libraries that read it have panicked on some.
+func TestHostileMetadataEndsNoProcess(t *testing.T) {
+	refreshing(t, publicConfig, func(n int) ([]byte, error) {
+		if n == 1 {
+			panic("assignment to entry in nil map")
+		}
+		return renewedRoot, nil
+	}, func(r *reloader, log *lockedBuffer, _ *atomic.Int32) {
+		first := r.Revision().ID
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if text := log.String(); !strings.Contains(text, "is not refreshed") || !strings.Contains(text, "panicked: assignment to entry in nil map") {
+			t.Errorf("log:\n%s", text)
+		}
+		time.Sleep(refreshAgain)
+		synctest.Wait()
+		if r.Revision().ID == first {
+			t.Error("it is not tried again")
+		}
+	})
+}

@@ -23,6 +23,8 @@ func TestErrorsChooseTheirExitCode(t *testing.T) {
 		{"misuse", misuse(errors.New("no such key file")), exitMisuse},
 		{"anything else is no answer", errors.New("connection refused"), exitUnknown},
 		{"faults of a configuration", configExit(faults{pos{File: "f"}.fault("what", "fix")}), exitDoesNotHold},
+		{"faults of flags", configExit(faults{pos{File: commandLine}.fault("what", "fix"), flagValue("--require", "x").fault("what", "fix")}), exitMisuse},
+		{"faults of flags and of what they name", configExit(faults{flagValue("--require", "x").fault("what", "fix"), pos{File: "f"}.fault("what", "fix")}), exitDoesNotHold},
 		{"a configuration that is not there", configExit(errors.New("missing")), exitMisuse},
 	} {
 		cmd := &cobra.Command{

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -22,6 +21,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"vidimus/e2e/real"
 )
 
 // scriptCommands are what scripts have beside testscript's own.
@@ -107,14 +108,13 @@ func scriptPort(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: port VARIABLE")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := real.PickAddr()
 	ts.Check(err)
-	ts.Setenv(args[0], l.Addr().String())
-	ts.Check(l.Close())
+	ts.Setenv(args[0], addr)
 }
 
 // scriptPatience bounds how long get waits for a server to come up.
-const scriptPatience = 30 * time.Second
+const scriptPatience = 2 * time.Minute
 
 // scriptGet sends GET and wants a status; a server that does not answer yet is
 // tried again. The body is written to a file:
@@ -163,7 +163,7 @@ func fetch(ts *testscript.TestScript, url, file string, enough func(status strin
 		if ctx.Err() == nil {
 			last = fmt.Sprint(status, " ", string(body), " ", err)
 		}
-		if !pause(ctx, 100*time.Millisecond) {
+		if !pause(ctx, 25*time.Millisecond) {
 			ts.Fatalf("get %s: %s", url, last)
 		}
 	}

@@ -29,6 +29,7 @@ import (
 // as long as it takes; the proxy bounds each piece of it.
 const (
 	headerPatience = 10 * time.Second
+	bodyPatience   = 2 * time.Minute // of a body that nobody wants; who reads one says how long it waits
 	idlePatience   = 2 * time.Minute
 	maxHeaderBytes = 64 << 10
 )
@@ -109,6 +110,17 @@ func newServer(c serverConfig) (_ *server, err error) {
 	return s, s.listen()
 }
 
+// cannotOpen says what to do about a cache that cannot be opened.
+func cannotOpen(directory string, err error) error {
+	switch {
+	case directory == "":
+		return fmt.Errorf("cache: %w", err)
+	case errors.Is(err, store.ErrInUse):
+		return fmt.Errorf("cache.directory: %w; each server needs one of its own", err)
+	}
+	return fmt.Errorf("cache.directory: %w; name one that the user of this process may write, or none to keep content in memory", err)
+}
+
 // open opens what the proxy keeps things in, and the proxy.
 func (s *server) open(metrics *proxy.Metrics) error {
 	running := s.reloader.Revision()
@@ -118,7 +130,7 @@ func (s *server) open(metrics *proxy.Metrics) error {
 	}
 	s.store, err = store.Open(store.Config{Directory: running.Cache.Directory.Name, MaxSize: maxSize, Logger: s.log})
 	if err != nil {
-		return fmt.Errorf("cache: %w", err)
+		return cannotOpen(running.Cache.Directory.Name, err)
 	}
 	if path := running.Decisions.Path.Name; path == "-" {
 		s.decisions = proxy.NewDecisionLog(s.config.Stdout)
@@ -219,6 +231,7 @@ func (s *server) add(name string, l net.Listener, handler http.Handler, public b
 	s.listeners = append(s.listeners, listening{name: name, Listener: l, public: public, server: &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: headerPatience,
+		ReadTimeout:       bodyPatience,
 		IdleTimeout:       idlePatience,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),

@@ -138,20 +138,18 @@ func (f *signFlags) payloadOf(cmd *cobra.Command, request signer.Request) ([]byt
 	if err != nil {
 		return nil, err
 	}
-	if err := aboutImage(payload, request.Subject); err != nil {
-		return nil, misuse(fmt.Errorf("--payload %s: %w", f.payload, err))
-	}
-	return payload, nil
+	return payload, aboutImage(cmd, f.payload, payload, request.Subject)
 }
 
-// aboutImage refuses a payload that no verifier would take for the image.
-func aboutImage(payload []byte, digest v1.Hash) error {
+// aboutImage refuses a payload that is about another image. One that is about none may
+// be signed, as with cosign, but counts for nobody who checks what it claims.
+func aboutImage(cmd *cobra.Command, file string, payload []byte, digest v1.Hash) error {
 	p, err := envelope.ParsePayload(payload)
-	if err != nil {
-		return fmt.Errorf("not a payload of cosign's: %w", err)
-	}
-	if p.Digest != digest.String() {
-		return fmt.Errorf("is about %s, and the image is %s", p.Digest, digest)
+	switch {
+	case err != nil:
+		fmt.Fprintf(cmd.ErrOrStderr(), "warning: the payload is not one that cosign or Vidimus verifies: %v\n", err)
+	case p.Digest != digest.String():
+		return misuse(fmt.Errorf("--payload %s: is about %s, and the image is %s", file, p.Digest, digest))
 	}
 	return nil
 }

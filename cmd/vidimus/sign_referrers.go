@@ -38,7 +38,7 @@ func (r *remoteRegistry) Blob(ctx context.Context, repository string, digest v1.
 		return err
 	})
 	if err == nil && int64(len(data)) > limit {
-		return nil, fmt.Errorf("blob %s: larger than %d bytes", digest, limit)
+		return nil, fmt.Errorf("blob %s: %w: more than %d bytes", digest, signer.ErrTooLarge, limit)
 	}
 	return data, err
 }

@@ -244,7 +244,7 @@ func TestTriangulate(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Setenv("COSIGN_REPOSITORY", tt.repository)
 			reg.requests = nil
-			f := &triangulateFlags{writerFlags: writerFlags{base: reg}}
+			f := &triangulateFlags{imageFlags: imageFlags{writerFlags: writerFlags{base: reg}}}
 			var out output
 			code, err := out.execute(t.Context(), f.command(), strings.NewReader(""), tt.args...)
 			if code != tt.code || strings.TrimSpace(out.stdout.String()) != tt.want || len(reg.requests) != tt.requests {

@@ -16,6 +16,8 @@ func TestTheFirstCosignsSpellings(t *testing.T) {
 		{"verify -key k -output json img", "verify --key k --output json img"},
 		{"attach signature -signature s -payload p img", "attach signature --signature s --payload p img"},
 		{"upload -signature s img", "upload --signature s img"},
+		{"sign -kms awskms:///k -f img", "sign --kms awskms:///k -f img"}, // which --key takes now
+		{"verify-blob -cert c -signature s f", "verify-blob --cert c --signature s f"},
 		{"sign -a -key img", "sign -a -key img"},               // the value of -a
 		{"sign --payload -key img", "sign --payload -key img"}, // the value of --payload
 		{"sign -ry img", "sign -ry img"},                       // two short ones

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/spf13/cobra"
@@ -11,7 +13,7 @@ import (
 )
 
 type triangulateFlags struct {
-	writerFlags
+	imageFlags
 	kind string
 }
 
@@ -26,7 +28,7 @@ func (f *triangulateFlags) command() *cobra.Command {
 		Args: takesOne("one image"),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
-	f.register(cmd)
+	f.register(cmd, 3*time.Minute)
 	cmd.Flags().StringVar(&f.kind, "type", "signature", "signature, attestation, sbom, or digest for the image itself")
 	registerCosignFlags(cmd, "triangulate")
 	return cmd
@@ -40,9 +42,9 @@ func (f *triangulateFlags) run(cmd *cobra.Command, image string) error {
 	if err := f.check(); err != nil {
 		return err
 	}
-	ref, err := name.ParseReference(image, f.nameOptions()...)
+	ref, err := f.parse(image)
 	if err != nil {
-		return misuse(err)
+		return err
 	}
 	signatures, err := f.signatureRepository(ref.Context())
 	if err != nil {
@@ -55,7 +57,9 @@ func (f *triangulateFlags) run(cmd *cobra.Command, image string) error {
 		if err != nil {
 			return err
 		}
-		digest, err := signer.Resolve(cmd.Context(), registry, ref.Context().Name(), reference)
+		ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
+		defer cancel()
+		digest, err := signer.Resolve(ctx, registry, ref.Context().Name(), reference)
 		if err != nil {
 			return notThere(err)
 		}

@@ -6,11 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -24,11 +24,9 @@ import (
 )
 
 type verifyFlags struct {
-	registryFlags
-	signerFlags
+	judgingFlags
 	annotations []string
-	output      string
-	timeout     time.Duration
+	checkClaims bool
 }
 
 func newVerifyCommand() *cobra.Command {
@@ -50,6 +48,9 @@ instance that is built in. It must be in a log where the root has any, unless
 --certificate-chain it is of a private PKI: the whole chain must be valid now.
 Regular expressions must fit the whole text, which cosign does not ask for.
 
+With --check-claims=false any payload counts that the key signed and that is attached to
+the image, whatever it says, even of another image: that proves nothing about the image.
+
 No log is asked over the network. Other flags of cosign verify pass where they ask
 for nothing more, as --offline does, and are refused by name where they do.
 
@@ -59,31 +60,18 @@ Exit code 0: every image is signed so; 1: one is not, or does not exist;
   vidimus verify --key env://COSIGN_PUBLIC_KEY -a env=prod ghcr.io/acme/web@sha256:...
   vidimus verify --certificate-oidc-issuer https://token.actions.githubusercontent.com \
     --certificate-identity https://github.com/acme/web/.github/workflows/release.yml@refs/tags/v1 ghcr.io/acme/web:v1`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return errors.New("name at least one image")
-			}
-			return nil
-		},
+		Args: takesImages,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
-	flags := cmd.Flags()
-	f.signerFlags.register(flags)
-	flags.StringSliceVarP(&f.annotations, "annotations", "a", nil, "key=value that must be signed")
-	flags.StringVarP(&f.output, "output", "o", "json", "json or text")
-	flags.DurationVarP(&f.timeout, "timeout", "t", 3*time.Minute, "give up after this time")
-	f.registryFlags.register(cmd)
-	cmd.Flag("allow-insecure-registry").Hidden = true // it is refused
-	registerCosignFlags(cmd, "verify")
+	cmd.Flags().StringSliceVarP(&f.annotations, "annotations", "a", nil, "key=value that must be signed")
+	cmd.Flags().BoolVar(&f.checkClaims, "check-claims", true, "check what the payloads say; with =false only that the key signed them")
+	f.register(cmd, "json or text")
 	return cmd
 }
 
 func (f *verifyFlags) run(cmd *cobra.Command, images []string) error {
-	if f.output != "json" && f.output != "text" {
-		return misuse(fmt.Errorf("unknown output %q: want json or text", f.output))
-	}
-	if f.insecure {
-		return misuse(errors.New("--allow-insecure-registry: certificates are always checked; name the registry's authority with --registry-cacert"))
+	if err := f.refuse(cmd); err != nil {
+		return err
 	}
 	by, err := f.wanted(cmd.Context())
 	if err != nil {
@@ -93,42 +81,37 @@ func (f *verifyFlags) run(cmd *cobra.Command, images []string) error {
 	if err != nil {
 		return misuse(err)
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
-	defer cancel()
-	for _, image := range images {
-		reference, err := name.ParseReference(image, f.nameOptions()...)
-		if err != nil {
-			return misuse(err)
-		}
-		d, err := f.verify(ctx, reference, by, annotations)
-		if err != nil {
-			return fmt.Errorf("%s: %w", image, withHint(err, reference))
-		}
-		if err := printVerified(cmd, f.output, image, d, annotations, len(by.Keys) == 0); err != nil {
-			return err
-		}
+	if err := f.refuseUnclaimed(by, annotations); err != nil {
+		return misuse(err)
 	}
-	return nil
+	if !f.checkClaims {
+		judge := func(ctx context.Context, reference name.Reference) ([]json.RawMessage, error) {
+			return f.verifyUnclaimed(ctx, reference, by)
+		}
+		return judgeEach(cmd, &f.judgingFlags, images, judge, func(image string, payloads []json.RawMessage) error {
+			return printUnclaimed(cmd, f.output, image, payloads)
+		})
+	}
+	judge := func(ctx context.Context, reference name.Reference) (policy.Decision, error) {
+		return f.verify(ctx, reference, by, annotations)
+	}
+	return judgeEach(cmd, &f.judgingFlags, images, judge, func(image string, d policy.Decision) error {
+		return printVerified(cmd, f.output, image, d, annotations, len(by.Keys) == 0)
+	})
 }
 
 // verify returns the decision that allows what reference names.
 func (f *verifyFlags) verify(ctx context.Context, reference name.Reference, by wantedSigner, annotations map[string]string) (policy.Decision, error) {
-	registry, free, err := f.openDirect(ctx, reference)
+	registry, digest, free, err := f.find(ctx, reference)
 	if err != nil {
 		return policy.Decision{}, err
 	}
 	defer free()
-	digest, err := resolveDigest(ctx, registry, reference)
-	if err != nil {
-		return policy.Decision{}, err
-	}
 	evaluator, err := signerEvaluator(by.Authority, annotations)
 	if err != nil {
 		return policy.Decision{}, err
 	}
-	d, err := evaluator.Evaluate(ctx, registry, policy.Subject{
-		Repository: registryName(reference.Context().Registry) + "/" + reference.Context().RepositoryStr(), Digest: digest,
-	})
+	d, err := evaluator.Evaluate(ctx, registry, policy.Subject{Repository: canonicalName(reference), Digest: digest})
 	if err != nil {
 		return policy.Decision{}, fmt.Errorf("could not tell: %w", err)
 	}
@@ -263,17 +246,7 @@ func readPublicKey(flag, key string) (verifier.Key, error) {
 // printVerified prints what cosign verify prints: what was checked for people,
 // the payloads that hold for programs.
 func printVerified(cmd *cobra.Command, output, image string, d policy.Decision, annotations map[string]string, certified bool) error {
-	heading := cmd.ErrOrStderr()
-	fmt.Fprintf(heading, "\nVerification for %s --\nThe following checks were performed on each of these signatures:\n", image)
-	if len(annotations) > 0 {
-		fmt.Fprintln(heading, "  - The specified annotations were verified.")
-	}
-	fmt.Fprintln(heading, "  - The cosign claims were validated")
-	if certified {
-		fmt.Fprintln(heading, "  - The certificates and the times of the signatures were verified against the trust root")
-	} else {
-		fmt.Fprintln(heading, "  - The signatures were verified against the specified public key")
-	}
+	printChecks(cmd.ErrOrStderr(), image, len(annotations) > 0, certified)
 	var payloads []json.RawMessage
 	for _, e := range d.Evidence {
 		if !e.Verified() || !e.IsSignature() {
@@ -285,7 +258,10 @@ func printVerified(cmd *cobra.Command, output, image string, d policy.Decision, 
 		}
 		payloads = append(payloads, payload)
 	}
-	out := cmd.OutOrStdout()
+	return printPayloads(cmd.OutOrStdout(), output, payloads)
+}
+
+func printPayloads(out io.Writer, output string, payloads []json.RawMessage) error {
 	if output == "text" {
 		for _, payload := range payloads {
 			if _, err := fmt.Fprintf(out, "%s\n", payload); err != nil {

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/spf13/cobra"
@@ -18,12 +17,9 @@ import (
 )
 
 type verifyAttestationFlags struct {
-	registryFlags
-	signerFlags
+	judgingFlags
 	predicateType string
 	policies      []string
-	output        string
-	timeout       time.Duration
 }
 
 func newVerifyAttestationCommand() *cobra.Command {
@@ -50,23 +46,13 @@ Exit code 0: every image is attested so; 1: one is not, or does not exist;
   vidimus verify-attestation --key cosign.pub --type vuln --policy scan.rego ghcr.io/acme/web@sha256:...
   vidimus verify-attestation --certificate-oidc-issuer https://token.actions.githubusercontent.com \
     --certificate-identity-regexp 'https://github\.com/acme/web/.*' --type slsaprovenance1 ghcr.io/acme/web:v1`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return errors.New("name at least one image")
-			}
-			return nil
-		},
+		Args: takesImages,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
 	flags := cmd.Flags()
-	f.signerFlags.register(flags)
 	flags.StringVar(&f.predicateType, "type", "custom", "predicate type: an alias or a URI")
 	flags.StringSliceVar(&f.policies, "policy", nil, "`FILE` of Rego that every attestation must satisfy; may be repeated")
-	flags.StringVarP(&f.output, "output", "o", "json", "json or text; attestations are JSON either way")
-	flags.DurationVarP(&f.timeout, "timeout", "t", 3*time.Minute, "give up after this time")
-	f.registryFlags.register(cmd)
-	cmd.Flag("allow-insecure-registry").Hidden = true // it is refused
-	registerCosignFlags(cmd, "verify-attestation")
+	f.register(cmd, "json or text; attestations are JSON either way")
 	return cmd
 }
 
@@ -83,32 +69,19 @@ type askedModule struct {
 }
 
 func (f *verifyAttestationFlags) run(cmd *cobra.Command, images []string) error {
-	if f.output != "json" && f.output != "text" {
-		return misuse(fmt.Errorf("unknown output %q: want json or text", f.output))
-	}
-	if f.insecure {
-		return misuse(errors.New("--allow-insecure-registry: certificates are always checked; name the registry's authority with --registry-cacert"))
+	if err := f.refuse(cmd); err != nil {
+		return err
 	}
 	asked, err := f.asked(cmd.Context())
 	if err != nil {
 		return flagFault(err)
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
-	defer cancel()
-	for _, image := range images {
-		reference, err := name.ParseReference(image, f.nameOptions()...)
-		if err != nil {
-			return misuse(err)
-		}
-		holding, err := f.verify(ctx, reference, asked)
-		if err != nil {
-			return fmt.Errorf("%s: %w", image, withHint(err, reference))
-		}
-		if err := printAttestations(cmd, image, holding, len(asked.by.Keys) == 0); err != nil {
-			return err
-		}
+	judge := func(ctx context.Context, reference name.Reference) ([]verifier.Evidence, error) {
+		return f.verify(ctx, reference, asked)
 	}
-	return nil
+	return judgeEach(cmd, &f.judgingFlags, images, judge, func(image string, holding []verifier.Evidence) error {
+		return printAttestations(cmd, image, holding, len(asked.by.Keys) == 0)
+	})
 }
 
 // asked reads what the flags name.
@@ -138,18 +111,12 @@ func (f *verifyAttestationFlags) asked(ctx context.Context) (asked askedAttestat
 
 // verify returns the attestations of the type that hold, at least one.
 func (f *verifyAttestationFlags) verify(ctx context.Context, reference name.Reference, asked askedAttestation) ([]verifier.Evidence, error) {
-	registry, free, err := f.openDirect(ctx, reference)
+	registry, digest, free, err := f.find(ctx, reference)
 	if err != nil {
 		return nil, err
 	}
 	defer free()
-	digest, err := resolveDigest(ctx, registry, reference)
-	if err != nil {
-		return nil, err
-	}
-	subject := verifier.Subject{
-		Repository: registryName(reference.Context().Registry) + "/" + reference.Context().RepositoryStr(), Digest: digest, Attestations: true,
-	}
+	subject := verifier.Subject{Repository: canonicalName(reference), Digest: digest, Attestations: true}
 	report := verifier.Verify(ctx, registry, subject, []verifier.Authority{asked.by.Authority}, verifier.Sources(), nil)
 	var holding []verifier.Evidence
 	var others []string
@@ -213,16 +180,7 @@ func (asked askedAttestation) satisfied(ctx context.Context, holding []verifier.
 // printAttestations prints what cosign verify-attestation prints: what was checked for
 // people, the envelopes for programs.
 func printAttestations(cmd *cobra.Command, image string, holding []verifier.Evidence, certified bool) error {
-	how := "The signatures were verified against the specified public key"
-	if certified {
-		how = "The certificates and the times of the signatures were verified against the trust root"
-	}
-	fmt.Fprintf(cmd.ErrOrStderr(), `
-Verification for %s --
-The following checks were performed on each of these signatures:
-  - The cosign claims were validated
-  - %s
-`, image, how)
+	printChecks(cmd.ErrOrStderr(), image, false, certified)
 	for _, e := range holding {
 		held, _ := e.Envelope()
 		line, err := envelope.EncodeEnvelope(held)

@@ -22,6 +22,7 @@ type options struct {
 	scale     float64        // of all sizes
 	peers     []string
 	binary    string // of Vidimus; "" builds it
+	apart     bool   // servers under test have a core of their own
 	profiles  string // directory; "" is none
 	accessLog bool
 	keep      bool
@@ -55,6 +56,11 @@ func newBench(ctx context.Context, o options) (_ *bench, err error) {
 			err = errors.Join(err, b.close())
 		}
 	}()
+	if b.apart {
+		if err := pin(ctx, os.Getpid(), clientCore); err != nil {
+			return nil, err
+		}
+	}
 	origin, said, err := startOrigin(ctx, b.dir, b.sizes().largest())
 	if err != nil {
 		return nil, err
@@ -70,6 +76,18 @@ func newBench(ctx context.Context, o options) (_ *bench, err error) {
 		}
 	}
 	b.watch = newWatch(background, slices.Clone(b.servers))
+	r, err := startRelay(ctx, b.dir, said)
+	if err != nil {
+		return nil, err
+	}
+	b.add(r)
+	if b.apart {
+		for _, s := range b.servers {
+			if err := pin(ctx, s.cmd.Process.Pid, serverCore); err != nil {
+				return nil, err
+			}
+		}
+	}
 	for _, name := range []string{direct, directNew} {
 		b.servers = append(b.servers, &server{process: origin, name: name, addr: said.Registry})
 	}

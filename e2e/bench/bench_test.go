@@ -5,15 +5,18 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
 
-// TestMain lets the test's binary be what the program starts: the origin, and
-// a server that ends at once.
+// TestMain lets the test's binary be what the program starts: the origin, the relay,
+// and a server that ends at once.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == originCommand {
+	if len(os.Args) > 1 && slices.Contains([]string{originCommand, relayCommand}, os.Args[1]) {
 		main()
 	}
 	if len(os.Args) > 1 && os.Args[1] == "serve" {
@@ -124,5 +127,33 @@ func TestRowsHaveNamesOfTheirOwn(t *testing.T) {
 			t.Errorf("two rows are called %s", name)
 		}
 		seen[name] = true
+	}
+}
+
+func TestWhatIsMeasuredApartHasACoreOfItsOwn(t *testing.T) {
+	origin, said, err := startOrigin(t.Context(), t.TempDir(), kib)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer origin.stop()
+	r, err := startRelay(t.Context(), t.TempDir(), said)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.stop()
+	_, errTaskset := exec.LookPath("taskset")
+	for core, p := range map[int]*process{clientCore: origin, serverCore: r.process} {
+		if err := pin(t.Context(), p.cmd.Process.Pid, core); errTaskset == nil && core < runtime.NumCPU() && err != nil {
+			t.Fatal(err)
+		} else if err != nil {
+			continue // the machine has not what it takes
+		}
+		got := field(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid), "Cpus_allowed_list")
+		if got != strconv.Itoa(core) {
+			t.Errorf("%s may run on %s, want %d", p.name, got, core)
+		}
+	}
+	if err := pin(t.Context(), origin.cmd.Process.Pid, 4096); err == nil || !strings.Contains(err.Error(), "taskset") {
+		t.Errorf("there is no core 4096, and the error is %v", err)
 	}
 }

@@ -18,8 +18,11 @@ import (
 	"time"
 )
 
-// originCommand makes the program the origin. It is for the program itself.
-const originCommand = "origin"
+// These make the program the origin, or the relay. They are for the program itself.
+const (
+	originCommand = "origin"
+	relayCommand  = "relay"
+)
 
 // Exit codes.
 const (
@@ -40,6 +43,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 			err = runOrigin(ctx, largest, stdin, stdout)
 		}
 		return ended(err, stderr)
+	}
+	if len(args) == 2 && args[0] == relayCommand {
+		return ended(runRelay(ctx, args[1], stdin, stdout), stderr)
 	}
 	o, asJSON, err := parseOptions(args, stderr)
 	if errors.Is(err, flag.ErrHelp) {
@@ -75,6 +81,7 @@ func parseOptions(args []string, stderr io.Writer) (o options, asJSON bool, err 
 	flags.Float64Var(&o.scale, "scale", 1, "multiply all sizes, to try the program out")
 	others := flags.String("peers", distribution+","+nginx, "what to measure besides Vidimus, where it is installed")
 	flags.StringVar(&o.binary, "vidimus", "", "measure this `binary` instead of one that is built")
+	flags.BoolVar(&o.apart, "apart", false, "give what is measured the second core, and clients and the origin the first (taskset)")
 	flags.StringVar(&o.profiles, "pprof", "", "write CPU profiles of Vidimus to this `directory`; figures are a little worse then")
 	flags.BoolVar(&o.accessLog, "access-log", false, "let Vidimus write its access log, to a file")
 	flags.BoolVar(&o.keep, "keep", false, "keep configurations, logs and caches")
@@ -156,6 +163,9 @@ func (o options) method() string {
 	text := fmt.Sprintf("Medians of %d interleaved rounds (least–greatest); ratios are medians of the ratios within each round; warm samples of %v.", o.rounds, o.seconds)
 	if o.scale != 1 {
 		text += fmt.Sprintf(" All sizes are multiplied by %v.", o.scale)
+	}
+	if o.apart {
+		text += " Clients and the origin ran on one core, and what is measured on another."
 	}
 	if o.accessLog {
 		text += " Vidimus wrote its access log."

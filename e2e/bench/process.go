@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -115,6 +116,28 @@ func (p *process) stop() {
 		_ = p.cmd.Process.Kill()
 		<-p.done
 	}
+}
+
+// The cores of what is measured apart: clients and the origin share one, as they
+// would be on other machines than the server, which has the other.
+const (
+	clientCore = 0
+	serverCore = 1
+)
+
+// pin lets a process, and all below it, run on one core alone.
+func pin(ctx context.Context, pid, core int) error {
+	below, err := tree(pid)
+	if err != nil {
+		return err
+	}
+	for pid := range below {
+		args := []string{"--all-tasks", "--cpu-list", "--pid", strconv.Itoa(core), strconv.Itoa(pid)}
+		if out, err := exec.CommandContext(ctx, "taskset", args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("taskset %s: %w: %s", strings.Join(args, " "), err, out)
+		}
+	}
+	return nil
 }
 
 // freeAddr returns an address of 127.0.0.1 where nobody listens, below the

@@ -16,17 +16,20 @@ import (
 // Metrics of a push.
 const (
 	pushTime   = "time of a push"
+	pushCPU    = "CPU"
 	pushMemory = "memory meanwhile, anonymous and shared"
 )
 
 // push measures one large layer that nobody has pushed before, against the same push
-// to the origin itself, which hashes what comes as every registry does.
+// to the origin itself, which hashes what comes as every registry does; through
+// nginx, which passes it on and looks at nothing; and through a relay, which hashes.
 func push(name, title string, p pace) *row {
 	return &row{
-		name: name, title: title, servers: []string{vidimus, direct}, pace: p,
+		name: name, title: title, servers: []string{vidimus, nginx, relay, direct}, pace: p,
 		sample: samplePush,
 		metrics: []metric{
-			{name: pushTime, unit: "ms", against: []string{direct}, bars: []bar{{against: direct, atMost: 1.1}}},
+			{name: pushTime, unit: "ms", against: []string{direct, nginx, relay}, bars: []bar{{against: direct, atMost: 1.1}}},
+			{name: pushCPU, unit: "s", against: []string{nginx, relay}},
 			{name: pushMemory, unit: "MiB", bars: []bar{{atMost: 64}}},
 		},
 	}
@@ -48,17 +51,25 @@ func samplePush(ctx context.Context, b *bench, t turn) (sample, error) {
 	watched, stop := context.WithCancel(ctx)
 	defer stop()
 	w := newWatch(watched, []*server{t.server})
+	before, err := cpuTime(t.server.cmd.Process.Pid)
+	if err != nil {
+		return nil, err
+	}
 	begun := time.Now()
 	if err := p.push(ctx, repository, layer); err != nil {
 		return nil, err
 	}
 	took := time.Since(begun)
+	after, err := cpuTime(t.server.cmd.Process.Pid)
+	if err != nil {
+		return nil, err
+	}
 	stop()
 	<-w.done
 	if err := profiled(); err != nil {
 		return nil, err
 	}
-	s := sample{pushTime: milliseconds(took)}
+	s := sample{pushTime: milliseconds(took), pushCPU: (after - before).Seconds()}
 	if t.server.caches() {
 		w.look(t.server.name, map[int]procStat{t.server.cmd.Process.Pid: {}}) // a push may be too short to have been looked at
 		s[pushMemory] = float64(w.peak(t.server.name).Own) / float64(mib)

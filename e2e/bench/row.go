@@ -42,7 +42,7 @@ type metric struct {
 	bars    []bar
 }
 
-// bar is what issue 3 asks for. One of atMost and atLeast is set.
+// bar is what is asked for. One of atMost and atLeast is set.
 type bar struct {
 	against string // a server, whose number the limit is a multiple of; "" when it is the number itself
 	metric  string // the other server's, when it is another one

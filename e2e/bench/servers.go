@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 )
 
@@ -18,6 +19,7 @@ const (
 	vidimus      = "vidimus"
 	distribution = "distribution"
 	nginx        = "nginx"
+	relay        = "relay"      // what does nothing but hash
 	direct       = "direct"     // the origin, on connections that were used before
 	directNew    = "direct new" // the origin, on new connections
 )
@@ -40,20 +42,36 @@ func (s *server) blob(repository, digest string) string {
 	return "/v2/" + s.prefix + repository + "/blobs/" + digest
 }
 
-// caches reports whether the server is one under test, and not the origin.
-func (s *server) caches() bool { return s.name != direct && s.name != directNew }
+// caches reports whether the server is one under test, and not the origin or what
+// stands before it.
+func (s *server) caches() bool { return slices.Contains(caches, s.name) }
 
 // startOrigin starts this program once more, as the origin.
 func startOrigin(ctx context.Context, dir string, largest int64) (*process, announcement, error) {
 	var said announcement
+	p, err := startSelf(ctx, "origin", dir, &said, originCommand, strconv.FormatInt(largest, 10))
+	return p, said, err
+}
+
+// startRelay starts this program once more, as the relay in front of the origin.
+func startRelay(ctx context.Context, dir string, o announcement) (*server, error) {
+	s := &server{name: relay}
+	var err error
+	s.process, err = startSelf(ctx, relay, dir, &s.addr, relayCommand, o.Registry)
+	return s, err
+}
+
+// startSelf starts this program once more, until its standard input closes, and
+// reads into said what it says first, a line of JSON.
+func startSelf(ctx context.Context, name, dir string, said any, args ...string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return nil, said, err
+		return nil, err
 	}
-	cmd := exec.Command(self, originCommand, strconv.FormatInt(largest, 10))
-	stdin, err := cmd.StdinPipe() // the origin ends when it closes
+	cmd := exec.Command(self, args...)
+	stdin, err := cmd.StdinPipe()
 	if err != nil {
-		return nil, said, err
+		return nil, err
 	}
 	reader, writer := io.Pipe()
 	cmd.Stdout = writer
@@ -63,19 +81,19 @@ func startOrigin(ctx context.Context, dir string, largest int64) (*process, anno
 		lines <- line
 		_, _ = io.Copy(io.Discard, reader)
 	}()
-	p, err := start(ctx, "origin", dir, cmd, func(context.Context) error {
+	p, err := start(ctx, name, dir, cmd, func(context.Context) error {
 		select {
 		case line := <-lines:
-			return json.Unmarshal(line, &said)
+			return json.Unmarshal(line, said)
 		default:
 			return errors.New("it has not said where it listens")
 		}
 	})
 	if err != nil {
 		_ = stdin.Close()
-		return nil, said, err
+		return nil, err
 	}
-	return p, said, nil
+	return p, nil
 }
 
 // buildVidimus builds the program of this module into dir, as go build does
@@ -166,7 +184,8 @@ func startDistribution(ctx context.Context, dir, binary string, o announcement) 
 // nginxConfig is a plain cache as somebody would write it who wants it to be
 // fast: answers stay on their connections, one request fills the cache while
 // others wait, what was buffered goes out with sendfile, buffers are large
-// enough for blobs, and no connection is closed after a thousand requests.
+// enough for blobs, no connection is closed after a thousand requests, and what
+// is pushed is passed on as it comes.
 const nginxConfig = `%sdaemon off;
 worker_processes auto;
 pid nginx.pid;
@@ -179,6 +198,8 @@ http {
   keepalive_timeout 1h;
   keepalive_requests 1000000000;
   open_file_cache off;
+  client_max_body_size 0;
+  client_body_buffer_size 128k;
   client_body_temp_path body;
   fastcgi_temp_path fastcgi;
   uwsgi_temp_path uwsgi;
@@ -197,6 +218,7 @@ http {
       proxy_pass http://origin;
       proxy_http_version 1.1;
       proxy_set_header Connection "";
+      proxy_request_buffering off;
       proxy_buffers 16 128k;
       proxy_buffer_size 128k;
       proxy_busy_buffers_size 256k;

@@ -21,6 +21,7 @@ var headings = []struct{ name, text string }{
 	{vidimus, "Vidimus"},
 	{distribution, "distribution"},
 	{nginx, "nginx"},
+	{relay, "relay that hashes"},
 	{direct, "direct"},
 	{directNew, "direct, new connections"},
 }

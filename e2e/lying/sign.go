@@ -51,6 +51,9 @@ func RSA() Key {
 	return Key{key}
 }
 
+// KeyOf returns a key pair that somebody else has made.
+func KeyOf(signer crypto.Signer) Key { return Key{signer} }
+
 func newECDSA(curve elliptic.Curve) Key {
 	key, err := ecdsa.GenerateKey(curve, rand.Reader)
 	must(err)

@@ -100,6 +100,7 @@ type Containerd struct {
 	client string
 	socket string
 	hosts  string
+	name   string // of its containers: all on a machine are in the same control group
 	ran    int
 }
 
@@ -109,7 +110,7 @@ func StartContainerd(tb testing.TB, addr string, upstreams ...string) *Container
 	tb.Helper()
 	Root(tb)
 	dir := Dir(tb)
-	c := &Containerd{client: Program(tb, "ctr"), socket: filepath.Join(dir, "s"), hosts: filepath.Join(dir, "hosts")}
+	c := &Containerd{client: Program(tb, "ctr"), socket: filepath.Join(dir, "s"), hosts: filepath.Join(dir, "hosts"), name: filepath.Base(dir)}
 	for _, upstream := range upstreams {
 		Write(tb, c.hosts, upstream+"/hosts.toml", HostsTOML("http://"+addr))
 	}
@@ -167,7 +168,7 @@ func (c *Containerd) PullWith(tb testing.TB, image string, flags ...string) Resu
 func (c *Containerd) Exec(tb testing.TB, upstream, repository, reference string, command ...string) Result {
 	tb.Helper()
 	c.ran++
-	args := []string{"run", "--rm", join(upstream+"/"+repository, reference), fmt.Sprintf("c%d", c.ran)}
+	args := []string{"run", "--rm", join(upstream+"/"+repository, reference), fmt.Sprintf("%s-%d", c.name, c.ran)}
 	return c.run(tb, append(args, command...)...)
 }
 

@@ -11,12 +11,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -79,6 +82,19 @@ func Missing(tb testing.TB, format string, args ...any) {
 	tb.Skipf(format, args...)
 }
 
+// Overlap lets more parallel tests run at once than there are processors, unless the
+// command line says how many: they wait for programs most of the time. It is for
+// TestMain.
+func Overlap() error {
+	flag.Parse()
+	said := false
+	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
+	if said {
+		return nil
+	}
+	return flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0)))
+}
+
 // Root skips the test unless it runs as root, as daemons must.
 func Root(tb testing.TB) {
 	tb.Helper()
@@ -117,21 +133,35 @@ func Write(tb testing.TB, dir, name, content string) string {
 	return path
 }
 
-// FreeAddr returns an address of 127.0.0.1 where nobody listens. The port is
-// below those that systems give to outgoing connections, so that none of these
-// takes it before a daemon does.
+// given are the addresses that PickAddr has returned in this process: tests that run
+// at once must not be given the same before either listens there.
+var given sync.Map
+
+// FreeAddr returns an address of 127.0.0.1 where nobody listens, another one each
+// time. The port is below those that systems give to outgoing connections, so that
+// none of these takes it before a daemon does.
 func FreeAddr(tb testing.TB) string {
 	tb.Helper()
+	addr, err := PickAddr()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return addr
+}
+
+// PickAddr is FreeAddr where there is no testing.TB.
+func PickAddr() (string, error) {
 	const lowest, ports = 20000, 12000
-	for range 100 {
+	for range 1000 {
 		addr := fmt.Sprintf("127.0.0.1:%d", lowest+rand.IntN(ports))
+		if _, before := given.LoadOrStore(addr, nil); before {
+			continue
+		}
 		if listener, err := net.Listen("tcp", addr); err == nil {
-			_ = listener.Close()
-			return addr
+			return addr, listener.Close()
 		}
 	}
-	tb.Fatal("no port is free")
-	return ""
+	return "", errors.New("no port is free")
 }
 
 // Result is how a command ended.
@@ -153,8 +183,9 @@ type Command struct {
 	Stdin string
 }
 
-// commandTime bounds one command: a client that hangs is a failure.
-const commandTime = time.Minute
+// commandTime bounds one command: a client that hangs is a failure, and one on a busy
+// machine is not.
+const commandTime = 3 * time.Minute
 
 // Run runs a command to its end, whatever that is.
 func Run(tb testing.TB, c Command) Result {
@@ -188,10 +219,14 @@ func Must(tb testing.TB, c Command) Result {
 }
 
 // environment is what a program gets: nothing of the tester's own proxies,
-// credentials and configuration.
+// credentials and configuration. The race detector has no second to sleep at the end
+// of a process, where no test has anything left to race.
 func environment(extra []string) []string {
-	env := []string{"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin", "LC_ALL=C.UTF-8"}
-	for _, key := range []string{"HOME", "TMPDIR", "GORACE"} {
+	env := []string{
+		"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin", "LC_ALL=C.UTF-8",
+		"GORACE=atexit_sleep_ms=0 " + os.Getenv("GORACE"),
+	}
+	for _, key := range []string{"HOME", "TMPDIR"} {
 		if value, ok := os.LookupEnv(key); ok {
 			env = append(env, key+"="+value)
 		}
@@ -210,8 +245,8 @@ type Process struct {
 // readyTime bounds how long a daemon may take to be ready, stopTime how long
 // to go.
 const (
-	readyTime = 30 * time.Second
-	stopTime  = 20 * time.Second
+	readyTime = 2 * time.Minute
+	stopTime  = time.Minute
 )
 
 // Start starts a command and returns when ready says nil. The output is shown

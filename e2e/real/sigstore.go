@@ -125,7 +125,9 @@ func (s *Sigstore) startRekor(tb testing.TB) *root.TransparencyLog {
 }
 
 // metricsAddr is where timestamp-server has its metrics, whatever it is told. Two
-// of them cannot run at once: the second waits for the first to end.
+// of them cannot run at once: the second waits for the first to end, which is for other
+// packages' tests. Of one package at most one test with an instance is parallel: one that
+// waited would keep the place that the other's subtests want.
 const metricsAddr = ":2112"
 
 func (s *Sigstore) startTimestamps(tb testing.TB) root.TimestampingAuthority {

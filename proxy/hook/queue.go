@@ -79,7 +79,7 @@ type queued struct {
 	due      time.Time
 	attempts int
 	busy     bool
-	again    bool // it was told once more while it was busy
+	again    time.Time // when it was told once more while it was busy; zero: it was not
 	last     error
 }
 
@@ -112,8 +112,8 @@ func (q *Queue) Len() int {
 }
 
 // Add keeps a job that an event asks for. It returns false when the event was seen
-// within MaxAge, or the job is there already. On return the job is on disk, where the
-// queue has a directory. ErrFull and other errors leave everything as it was.
+// within MaxAge, or the job is there already: that is as if it was told only now, then.
+// On return the job is on disk, where the queue has a directory. ErrFull and other errors leave everything as it was.
 func (q *Queue) Add(event string, job Job) (added bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -127,9 +127,14 @@ func (q *Queue) Add(event string, job Job) (added bool, err error) {
 	there := q.jobs[name]
 	switch {
 	case there != nil && there.busy:
-		there.again = true // the tag may have been moved away and back meanwhile
+		there.again = job.Told // the tag may have been moved away and back meanwhile
 	case there != nil:
-		there.due = now
+		told := there.Job
+		told.Told = job.Told
+		if err := q.files.save(name, told); err != nil {
+			return false, err
+		}
+		there.Job, there.due = told, now
 		q.poke()
 	case len(q.jobs) >= MaxQueued:
 		return false, ErrFull
@@ -261,7 +266,19 @@ func (q *Queue) try(ctx context.Context, worker Worker, job *Job) (err error) {
 func (q *Queue) later(job *queued, pause time.Duration, why error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	job.busy, job.again, job.last, job.due = false, false, why, time.Now().Add(pause)
+	job.busy, job.last, job.due = false, why, time.Now().Add(pause)
+	if !job.again.IsZero() {
+		q.toldAgain(job)
+	}
+}
+
+// toldAgain makes of a job that was told once more while it was busy one that was told
+// then. It is called with mu held.
+func (q *Queue) toldAgain(job *queued) {
+	job.Told, job.again = job.again, time.Time{}
+	if err := q.files.save(job.name(), job.Job); err != nil {
+		q.logger.Warn("that a push was told of once more is not on disk, and it will be given up early after the next start", "id", job.ID, "err", err)
+	}
 }
 
 // end forgets a job, unless it was told once more.
@@ -269,9 +286,9 @@ func (q *Queue) end(job *queued) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	name := job.name()
-	if job.again {
-		job.busy, job.again, job.due, job.attempts = false, false, time.Now(), 0
-		job.Told = job.due
+	if !job.again.IsZero() {
+		job.busy, job.due, job.attempts = false, time.Now(), 0
+		q.toldAgain(job)
 		return
 	}
 	delete(q.jobs, name)

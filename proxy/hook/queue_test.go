@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -168,6 +169,64 @@ func TestWhatIsToldDuringTheWorkIsLookedAtAgain(t *testing.T) {
 			t.Errorf("tried %q, %d jobs are left", w.log, q.Len())
 		}
 	})
+}
+
+// A tag that is told of once more is as one that was told of now: it is tried as long, and
+// may as long not be there yet. So it is for the next process, too.
+func TestWhatIsToldOnceMoreIsToldNow(t *testing.T) {
+	for name, tell := range map[string]struct {
+		during bool
+		first  error
+	}{
+		"while it waits": {false, errors.New("not yet")}, "while it fails": {true, errors.New("not yet")}, "while it ends": {true, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				directory := t.TempDir()
+				q := mustOpen(t, directory)
+				mustAdd(t, q, "1", jobFor("v1"))
+				time.Sleep(time.Minute)
+				var again atomic.Pointer[Job]
+				add := func() {
+					time.Sleep(time.Minute)
+					job := jobFor("v1")
+					again.Store(&job)
+					if added, err := q.Add("2", job); added || err != nil {
+						t.Errorf("added %v, %v", added, err)
+					}
+				}
+				w := &tried{begin: time.Now(), fail: func(job *Job, attempt int) error {
+					switch {
+					case attempt == 1 && tell.during:
+						add()
+						return tell.first
+					case attempt == 1:
+						return tell.first
+					case again.Load() != nil && !job.Told.Equal(again.Load().Told):
+						t.Errorf("told %v, want %v", job.Told, again.Load().Told)
+					}
+					return errors.New("not yet")
+				}}
+				ctx, stop := context.WithCancel(t.Context())
+				done := make(chan struct{})
+				go func() { q.Run(ctx, w.worker()); close(done) }()
+				time.Sleep(100 * time.Millisecond)
+				if !tell.during {
+					add()
+				}
+				time.Sleep(3 * time.Minute)
+				stop()
+				<-done
+				if len(w.log) < 2 {
+					t.Errorf("tried %q", w.log)
+				}
+				next, job := mustOpen(t, directory), again.Load()
+				if next.Len() != 1 || !next.jobs[job.name()].Told.Equal(job.Told) {
+					t.Errorf("the next process has %d jobs, told %v, want %v", next.Len(), next.jobs[job.name()].Told, job.Told)
+				}
+			})
+		})
+	}
 }
 
 func TestTheQueueIsBounded(t *testing.T) {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -144,28 +145,59 @@ func (s *Store) unwanted(t *transfer) {
 	}
 }
 
-// acquire waits until t may run. It displaces a transfer that nobody reads, and
-// that has not been displaced already.
-func (s *Store) acquire(ctx context.Context, t *transfer) error {
-	select {
-	case s.slots <- struct{}{}:
-	default:
-		s.await(1)
-		defer s.await(-1)
-		select {
-		case s.slots <- struct{}{}:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+// acquire waits until t may run, and returns what is called when it has: for a slot,
+// of which those from one host have most at most. It displaces a transfer that nobody
+// reads, and that has not been displaced already.
+func (s *Store) acquire(ctx context.Context, t *transfer) (release func(), err error) {
+	share := s.share(t.host())
+	if err := s.take(ctx, share, func(other *transfer) bool { return other.host() == t.host() }); err != nil {
+		return nil, err
+	}
+	if err := s.take(ctx, s.slots, func(*transfer) bool { return true }); err != nil {
+		<-share
+		return nil, err
 	}
 	t.update(func() { t.phase = opening })
-	return nil
+	return func() { <-s.slots; <-share }, nil
 }
 
-func (s *Store) releaseSlot() { <-s.slots }
+// host is what the owner's name begins with, up to a slash.
+func (t *transfer) host() string {
+	host, _, _ := strings.Cut(t.owner, "/")
+	return host
+}
+
+// share returns the slots that transfers from one host may take.
+func (s *Store) share(host string) chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	share := s.shares[host]
+	if share == nil {
+		share = make(chan struct{}, s.limits.transfers-s.limits.transfers/4)
+		s.shares[host] = share
+	}
+	return share
+}
+
+// take waits for a place, which those could give back that help.
+func (s *Store) take(ctx context.Context, places chan struct{}, helps func(*transfer) bool) error {
+	select {
+	case places <- struct{}{}:
+		return nil
+	default:
+	}
+	s.await(1, helps)
+	defer s.await(-1, helps)
+	select {
+	case places <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
 
 // await counts who waits for a slot, and makes room for the newcomer.
-func (s *Store) await(n int) {
+func (s *Store) await(n int, helps func(*transfer) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waiting += n
@@ -176,7 +208,7 @@ func (s *Store) await(n int) {
 	var since time.Time
 	for t := range s.alive {
 		t.mu.Lock()
-		if t.held == nil && t.readers == 0 && !t.ending && t.phase > queued && t.phase < complete &&
+		if t.held == nil && helps(t) && t.readers == 0 && !t.ending && t.phase > queued && t.phase < complete &&
 			(longest == nil || t.abandoned.Before(since)) {
 			longest, since = t, t.abandoned
 		}

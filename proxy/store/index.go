@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -112,18 +113,37 @@ func (x *index) Delivered(_ context.Context, repository string, digest v1.Hash, 
 			return err
 		}
 	}
+	err = x.change(func() {
+		x.learn(tableDelivered, name)
+		if len(children) > 0 {
+			x.learn(tableRepositories, repository)
+		}
+	})
+	// A manifest has room for tens of thousands, and everybody else waits meanwhile.
+	for some := range slices.Chunk(children, adoptedAtOnce) {
+		if err != nil {
+			break
+		}
+		err = x.change(func() {
+			for _, child := range some {
+				x.adopt(repository+separator+string(child[:]), parent)
+			}
+		})
+	}
+	return err
+}
+
+// adoptedAtOnce is how many children get a parent while nobody else is let in.
+const adoptedAtOnce = 64
+
+// change lets f read, change and write hints.
+func (x *index) change(f func()) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.shut {
 		return ErrClosed
 	}
-	x.learn(tableDelivered, name)
-	for _, child := range children {
-		x.adopt(repository+separator+string(child[:]), parent)
-	}
-	if len(children) > 0 {
-		x.learn(tableRepositories, repository)
-	}
+	f()
 	return nil
 }
 

@@ -1,9 +1,12 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -139,5 +142,39 @@ func TestTransfersAreBoundedAndAbandonedOnesMakeRoom(t *testing.T) {
 		}
 		third.Close()
 		fourth.Close()
+	})
+}
+
+// TestAHostThatDripsLeavesSlotsToOthers: however many of its contents are wanted.
+func TestAHostThatDripsLeavesSlotsToOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mustOpen(t, Config{})
+		ended := make(chan error, 2*MaxTransfers)
+		ctx, cancel := context.WithCancel(t.Context())
+		var readers sync.WaitGroup
+		for n := range 2 * MaxTransfers {
+			readers.Go(func() {
+				if r, _, err := s.Fetch(ctx, fmt.Sprint("slow.example/", n), numbered(n), -1, 0, -1, waits(ended)); err == nil {
+					<-ctx.Done()
+					r.Close()
+				}
+			})
+		}
+		synctest.Wait()
+		data := sample(1, chunkSize)
+		start := time.Now()
+		r, _, err := s.Fetch(t.Context(), "fast.example/web", digestOf(data), -1, 0, -1, func(_ context.Context, offset int64) (io.ReadCloser, int64, error) {
+			return io.NopCloser(bytes.NewReader(data[offset:])), -1, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(r)
+		if waited := time.Since(start); err != nil || !bytes.Equal(got, data) || waited != 0 {
+			t.Errorf("%d bytes after %v: %v", len(got), waited, err)
+		}
+		r.Close()
+		cancel()
+		readers.Wait()
 	})
 }

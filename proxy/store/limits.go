@@ -10,7 +10,8 @@ const (
 	// MaxTransfers is the number of background transfers at one time. A
 	// transfer beyond it displaces the one that has been abandoned longest, or
 	// else waits its turn for as long as somebody waits for it. What is passed
-	// through is not counted: each such transfer belongs to one reader.
+	// through is not counted: each such transfer belongs to one reader. A
+	// quarter is left to other owners than those of one host, which may drip.
 	MaxTransfers = 64
 
 	// MaxResumes is how often one transfer is taken up again after it broke.

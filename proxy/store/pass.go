@@ -143,7 +143,7 @@ func (t *transfer) fill(ctx context.Context, from feed, full chan<- *chunk) erro
 func (t *transfer) grow(total int64) *chunk {
 	room := int64(chunkSize)
 	if total >= 0 {
-		room = min(room, max(total-t.published, 0)+1) // too much must be seen, too
+		room = min(room-1, max(total-t.published, 0)) + 1 // too much must be seen, too
 	}
 	data, free := t.store.buffers.get(room)
 	t.mu.Lock()

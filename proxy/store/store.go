@@ -8,7 +8,8 @@
 // digest reads the content, or a part of it, as it grows: the latest of it from
 // memory, the rest from the file that it is written to. A transfer that breaks is
 // taken up again where it broke; one that nobody reads any more goes on within
-// AbandonedTime and AbandonedBytes. At most MaxTransfers run at a time.
+// AbandonedTime and AbandonedBytes. At most MaxTransfers run at a time, and of owners
+// whose names are alike up to their first slash three quarters of that.
 //
 // Nothing is believed. Content is hashed on the way in, and it becomes visible
 // under its digest only when it hashed right: a temporary file, and a rename. A
@@ -120,9 +121,10 @@ type Store struct {
 
 	mu      sync.Mutex
 	closed  bool
-	flights map[flight]*transfer   // to be joined
-	alive   map[*transfer]struct{} // all that have not ended
-	waiting int                    // transfers that wait for a slot
+	shares  map[string]chan struct{} // of slots, by the host that owners' names begin with
+	flights map[flight]*transfer     // to be joined
+	alive   map[*transfer]struct{}   // all that have not ended
+	waiting int                      // transfers that wait for a slot
 }
 
 // Stats is what a Store holds.
@@ -152,6 +154,7 @@ func Open(config Config) (*Store, error) {
 		looks:   make(chan struct{}, maxLooks),
 		seals:   newSeals(maxSeals),
 		buffers: newBuffers(),
+		shares:  make(map[string]chan struct{}),
 		flights: make(map[flight]*transfer),
 		alive:   make(map[*transfer]struct{}),
 	}

@@ -299,6 +299,11 @@ func (m *storm) checkNothingStays() {
 	if n := s.Stats().Transfers; n != 0 || len(s.flights) != 0 {
 		m.t.Errorf("%d transfers, %d to be joined", n, len(s.flights))
 	}
+	for host, share := range s.shares {
+		if len(share) != 0 {
+			m.t.Errorf("%d slots are taken from %s", len(share), host)
+		}
+	}
 	if len(s.slots) != 0 || len(s.looks) != 0 || s.waiting != 0 {
 		m.t.Errorf("%d slots and %d looks are taken, %d wait", len(s.slots), len(s.looks), s.waiting)
 	}

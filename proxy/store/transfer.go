@@ -126,10 +126,11 @@ func (t *transfer) run(ctx context.Context) {
 // fetch brings the content from its origin. It returns nil when that has
 // arrived, whole and right; whether it could be kept is no reader's concern.
 func (t *transfer) fetch(ctx context.Context) error {
-	if err := t.store.acquire(ctx, t); err != nil {
+	release, err := t.store.acquire(ctx, t)
+	if err != nil {
 		return err
 	}
-	defer t.store.releaseSlot()
+	defer release()
 	if t.store.holds(t.key) {
 		return errHeld
 	}
@@ -145,7 +146,7 @@ func (t *transfer) fetch(ctx context.Context) error {
 	t.store.busy.Add(1)
 	idle := sync.OnceFunc(func() { t.store.busy.Add(-1) })
 	defer idle()
-	err := t.pass(ctx, up, func(got key) error {
+	err = t.pass(ctx, up, func(got key) error {
 		if got != t.key {
 			return &MismatchError{Digest: t.key.digest(), Got: got.digest(), Size: t.total, Length: t.published}
 		}

@@ -92,7 +92,7 @@ func TestConnectionsAreUsedAgain(t *testing.T) {
 				if got, err := read(t, c, "acme/web", digest, 0); got != "content" || err != nil {
 					t.Fatalf("%q, %v", got, err)
 				}
-				if err := c.Exists(t.Context(), "acme/web", digest); err != nil {
+				if _, err := c.Exists(t.Context(), "acme/web", digest); err != nil {
 					t.Fatal(err)
 				}
 			}

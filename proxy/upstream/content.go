@@ -82,25 +82,31 @@ func (c *Client) whole(ctx context.Context, q call, limit int64, what string) (b
 	return body, header, called, nil
 }
 
-// Exists returns nil when the upstream answers 200 to HEAD for the blob in this
-// repository, after redirects.
-func (c *Client) Exists(ctx context.Context, repository string, digest v1.Hash) error {
+// Exists returns no error when the upstream answers 200 to HEAD for the blob in this
+// repository, after redirects. size is the blob's as far as that says, or -1.
+func (c *Client) Exists(ctx context.Context, repository string, digest v1.Hash) (size int64, err error) {
 	if err := checkRepository(repository); err != nil {
-		return err
+		return 0, err
 	}
 	if err := checkDigest(digest); err != nil {
-		return err
+		return 0, err
 	}
 	q := call{method: http.MethodHead, repository: repository, path: "blobs/" + digest.String()}
 	ctx, cancel := context.WithTimeout(ctx, c.timeouts.Whole)
 	defer cancel()
-	err := c.do(ctx, q, func(response *http.Response) error {
+	err = c.do(ctx, q, func(response *http.Response) error {
 		if response.StatusCode != http.StatusOK {
 			return fault(KindMismatch, "%s in answer to HEAD", statusText(response.StatusCode))
 		}
+		size = response.ContentLength // -1 when it has none
 		return response.Body.Close()
 	})
-	return c.in(q.String(), err)
+	return size, c.in(q.String(), err)
+}
+
+func (c *Client) holds(ctx context.Context, repository string, digest v1.Hash) bool {
+	_, err := c.Exists(ctx, repository, digest)
+	return err == nil
 }
 
 // Blob opens a blob at offset; size is the whole blob's as far as the upstream

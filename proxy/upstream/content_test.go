@@ -348,8 +348,11 @@ func TestExists(t *testing.T) {
 			rw.WriteHeader(status)
 		}, nil)
 		digest := digestOf(t, "x")
-		err := c.Exists(t.Context(), "acme/web", digest)
+		size, err := c.Exists(t.Context(), "acme/web", digest)
 		wantKind(t, err, want)
+		if err == nil && size != 123456789012 {
+			t.Errorf("its size is %d", size)
+		}
 		if errors.Is(err, fs.ErrNotExist) != (status == 404) || h.last().line != "HEAD /v2/acme/web/blobs/"+digest.String() {
 			t.Errorf("%d: %v after %s", status, err, h.last().line)
 		}

@@ -118,7 +118,7 @@ func (d *dockerConfig) credential(ctx context.Context, host string) (Credential,
 	done := make(chan answer, 1)
 	go func() {
 		defer func() { <-d.turn }()
-		credential, err := d.lookup(host)
+		credential, err := guarded(func() (Credential, error) { return d.lookup(host) })
 		if err == nil {
 			d.keep(host, credential)
 		}

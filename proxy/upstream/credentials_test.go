@@ -154,6 +154,31 @@ func TestDockerConfigIsNotAskedAllTheTime(t *testing.T) {
 	})
 }
 
+// TestAPanicBesideARequestIsAnError: what is shared by several requests runs in none of
+// them, where net/http would keep a panic from ending the process.
+func TestAPanicBesideARequestIsAnError(t *testing.T) {
+	d := &dockerConfig{
+		turn: make(chan struct{}, 1), known: map[string]knownCredential{},
+		lookup: func(string) (Credential, error) { panic("secret") },
+	}
+	var g flights[string, token]
+	for name, ask := range map[string]func() error{
+		"the docker configuration": func() error { _, err := d.credential(t.Context(), "ghcr.io"); return err },
+		"a token": func() error {
+			_, err := g.do(t.Context(), "ghcr.io", time.Minute, func(context.Context) (token, error) { panic("secret") })
+			return err
+		},
+	} {
+		for range 2 {
+			err := ask()
+			wantKind(t, err, KindUnavailable)
+			if err != nil && strings.Contains(err.Error(), "secret") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
 func TestCredentialIsNotPrinted(t *testing.T) {
 	credential := Credential{Username: "hunter2", Password: "hunter2", IdentityToken: "hunter2", RegistryToken: "hunter2"}
 	var text strings.Builder

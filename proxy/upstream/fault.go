@@ -27,7 +27,7 @@ const (
 	KindUnavailable  = "unavailable"  // unreachable, reset, timeout, 408, 5xx
 	KindTLS          = "tls"          // certificate or handshake
 	KindRefused      = "refused"      // our own rules forbid the address, redirect or realm
-	KindMismatch     = "mismatch"     // oversized or malformed answer
+	KindMismatch     = "mismatch"     // oversized or malformed answer; its text names no host, for clients are told it
 )
 
 // Error is what went wrong at an upstream. Its text holds no credential, no

@@ -51,7 +51,7 @@ func (g *flights[K, V]) join(ctx context.Context, key K, timeout time.Duration, 
 	g.under[key] = f
 	go func() {
 		defer stop()
-		f.value, f.err = work(detached)
+		f.value, f.err = guarded(func() (V, error) { return work(detached) })
 		g.mu.Lock()
 		if g.under[key] == f {
 			delete(g.under, key)
@@ -60,6 +60,17 @@ func (g *flights[K, V]) join(ctx context.Context, key K, timeout time.Duration, 
 		close(f.done)
 	}()
 	return f
+}
+
+// guarded makes a panic of work an error: it runs where no request of anybody's would
+// take it, and ends the process.
+func guarded[V any](work func() (V, error)) (value V, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fault(KindUnavailable, "asking panicked")
+		}
+	}()
+	return work()
 }
 
 // leave ends a flight that nobody waits for, so that who asks next begins anew.

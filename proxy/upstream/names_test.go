@@ -19,7 +19,7 @@ func TestNamesOutsideTheGrammarAreNotSent(t *testing.T) {
 		for name, call := range map[string]func() error{
 			"Manifest":  func() error { _, _, err := manifestOf(t.Context(), c, repository, "v1"); return err },
 			"Blob":      func() error { _, _, err := c.Blob(t.Context(), repository, good, 0); return err },
-			"Exists":    func() error { return c.Exists(t.Context(), repository, good) },
+			"Exists":    func() error { _, err := c.Exists(t.Context(), repository, good); return err },
 			"Tags":      func() error { _, _, err := c.Tags(t.Context(), repository, 0, ""); return err },
 			"Referrers": func() error { _, err := c.Referrers(t.Context(), repository, good, ""); return err },
 		} {
@@ -43,7 +43,7 @@ func TestNamesOutsideTheGrammarAreNotSent(t *testing.T) {
 		}
 	}
 	for _, digest := range []v1.Hash{{}, {Algorithm: "sha256", Hex: "../../x"}, {Algorithm: "sha256:" + good.Hex + "?", Hex: good.Hex}, {Algorithm: "sha256", Hex: good.Hex[1:]}} {
-		if err := c.Exists(t.Context(), "acme/web", digest); !errors.Is(err, fs.ErrInvalid) {
+		if _, err := c.Exists(t.Context(), "acme/web", digest); !errors.Is(err, fs.ErrInvalid) {
 			t.Errorf("digest %v: %v", digest, err)
 		}
 	}

@@ -175,7 +175,7 @@ func TestRedirectsThatAreRefused(t *testing.T) {
 			for _, call := range []func() error{
 				func() error { _, _, err := manifestOf(t.Context(), c, "acme/web", "v1"); return err },
 				func() error { _, _, err := c.Blob(t.Context(), "acme/web", digestOf(t, "content"), 0); return err },
-				func() error { return c.Exists(t.Context(), "acme/web", digestOf(t, "content")) },
+				func() error { _, err := c.Exists(t.Context(), "acme/web", digestOf(t, "content")); return err },
 			} {
 				err := call()
 				wantKind(t, err, tt.kind)

@@ -77,12 +77,13 @@ func TestAgainstARegistry(t *testing.T) {
 			t.Errorf("from %d: %d bytes of %d, %v", offset, len(got), size, err)
 		}
 	}
-	if err := c.Exists(t.Context(), "acme/web", layerDigest); err != nil {
-		t.Error(err)
+	if size, err := c.Exists(t.Context(), "acme/web", layerDigest); err != nil || size != layerSize {
+		t.Errorf("%d bytes, %v", size, err)
 	}
+	_, absent := c.Exists(t.Context(), "acme/web", digestOf(t, "nothing"))
 	for name, err := range map[string]error{
 		"manifest":   second(manifestOf(t.Context(), c, "acme/web", "v3")),
-		"blob":       c.Exists(t.Context(), "acme/web", digestOf(t, "nothing")),
+		"blob":       absent,
 		"repository": second(c.Tags(t.Context(), "acme/nothing", 0, "")),
 	} {
 		if !errors.Is(err, fs.ErrNotExist) {

@@ -111,7 +111,7 @@ func TestSecretsStayOutOfErrors(t *testing.T) {
 					failed := 0
 					for _, call := range []func() error{
 						func() error { _, _, err := manifestOf(t.Context(), c, "acme/web", "v1"); return err },
-						func() error { return c.Exists(t.Context(), "acme/web", digestOf(t, "x")) },
+						func() error { _, err := c.Exists(t.Context(), "acme/web", digestOf(t, "x")); return err },
 						func() error { _, _, err := c.Tags(t.Context(), "acme/web", 0, ""); return err },
 						func() error { _, err := c.Referrers(t.Context(), "acme/web", digestOf(t, "x"), ""); return err },
 						func() error {

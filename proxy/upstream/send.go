@@ -299,6 +299,11 @@ func (c *Client) send(over *http.Transport, request *http.Request) (*http.Respon
 		remaining = c.allowance.note(response.Header)
 	}
 	c.observe(statusLabel(response.StatusCode), remaining)
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		// What comes as its body is the connection, whose end no context brings about.
+		_ = response.Body.Close()
+		return nil, fault(KindMismatch, "it switches protocols, which was not asked for")
+	}
 	return response, nil
 }
 

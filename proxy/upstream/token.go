@@ -118,7 +118,12 @@ func (a *authenticator) exchange(request *http.Request, err error) (token, error
 		if e.cause != nil {
 			e.kind, e.cause = KindMismatch, nil
 		}
-		e.text = "token host " + clip(request.URL.Host) + ": " + e.text
+		switch e.kind {
+		case KindMismatch: // of which clients are told, and hosts are none of their business
+			e.text = "the token host answers " + e.text
+		default:
+			e.text = "token host " + clip(request.URL.Host) + ": " + e.text
+		}
 		return token{}, e
 	}
 	if !identity(response.Header) {

@@ -92,6 +92,8 @@ func (c *Client) AppendUpload(ctx context.Context, repository, location string, 
 	if err != nil {
 		return "", 0, c.in(q.String(), err)
 	}
+	// Of what comes after the header little is read, and it is not waited for long.
+	defer time.AfterFunc(c.timeouts.Idle, func() { cancel(fault(KindUnavailable, "the answer to a piece has no end")) }).Stop()
 	defer discard(response)
 	switch {
 	case response.StatusCode == http.StatusUnauthorized:
@@ -124,7 +126,7 @@ func (c *Client) append(ctx context.Context, q call, piece *feed, size int64, us
 	if used.header != "" {
 		request.Header.Set("Authorization", used.header)
 	}
-	return c.send(c.writing, request)
+	return c.send(c.pieces, request)
 }
 
 // CommitUpload makes a blob of an upload, all of whose bytes were sent. It is not
@@ -148,7 +150,7 @@ func (c *Client) CommitUpload(ctx context.Context, repository, location string, 
 		return nil
 	})
 	e, ok := errors.AsType[*Error](err)
-	if ok && (e.kind == KindUnavailable || e.status == http.StatusNotFound) && ctx.Err() == nil && c.Exists(ctx, repository, digest) == nil {
+	if ok && (e.kind == KindUnavailable || e.status == http.StatusNotFound) && ctx.Err() == nil && c.holds(ctx, repository, digest) {
 		return nil
 	}
 	return err

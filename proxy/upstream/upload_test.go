@@ -323,6 +323,37 @@ func TestAnAnswerBeforeAllWasSentIsNoSuccess(t *testing.T) {
 	sink.Close()
 }
 
+// An upstream that answers and does not come to an end keeps no place for ever.
+func TestC7AnAnswerToAPieceWithoutAnEndIsNotWaitedFor(t *testing.T) {
+	for status, kind := range map[int]string{http.StatusAccepted: "none", http.StatusInternalServerError: KindUnavailable} {
+		w := newWorld(t)
+		left := make(chan struct{})
+		h := w.serve("https", "registry.corp.example", func(rw http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			rw.Header().Set("Location", "/x")
+			rw.WriteHeader(status)
+			http.NewResponseController(rw).Flush()
+			<-r.Context().Done()
+			close(left)
+		})
+		c := w.client(h, func(config *Config) { config.Timeouts.Idle = 100 * time.Millisecond })
+		ended := make(chan error, 1)
+		go func() {
+			_, _, err := c.AppendUpload(t.Context(), "acme/web", "/x", 0, 4, false, strings.NewReader("some"))
+			ended <- err
+		}()
+		select {
+		case err := <-ended:
+			if kindOf(err) != kind {
+				t.Errorf("%d: %v", status, err)
+			}
+			<-left
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%d: it is waited for", status)
+		}
+	}
+}
+
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(b []byte) (int, error) { return f(b) }

@@ -111,7 +111,7 @@ type Limits struct {
 	Header      int64 // bytes of an answer's header; 64 KiB
 	Pages       int   // pages of one list; 32
 	Referrers   int   // descriptors of one list of referrers; 1024
-	Connections int   // at once to one host; 64
+	Connections int   // at once to one host, but for pieces of uploads, and as many for writes; 64
 	Rate        int64 // bytes a second below which a blob's transfer is given up; 1 KiB
 }
 
@@ -126,6 +126,7 @@ type Client struct {
 	egress    egress
 	transport *http.Transport
 	writing   *http.Transport // for what changes something: it may take longer, and takes no connection from pulls
+	pieces    *http.Transport // for pieces of blobs, which last as long as who sends them likes: they take none from either
 	certified *http.Transport // to the registry's own origin, when it has a certificate or another name
 	auth      *authenticator
 	marks     tagMarks
@@ -174,7 +175,9 @@ func newClient(config Config, dial dialFunc) (*Client, error) {
 	patient := c.timeouts
 	patient.Header = c.timeouts.Commit
 	c.writing = newTransport(config.Proxy, roots, c.breaker.guard(dial), patient, c.limits)
-	c.writing.WriteBufferSize = transportWrite
+	c.pieces = newTransport(config.Proxy, roots, c.breaker.guard(dial), patient, c.limits)
+	c.pieces.WriteBufferSize = transportWrite
+	c.pieces.MaxConnsPerHost = 0 // who sends them bounds how many there are
 	if config.Certificate != nil || config.ServerName != "" {
 		c.certified = newTransport(config.Proxy, roots, c.breaker.guard(dial), patient, c.limits)
 		c.certified.TLSClientConfig.ServerName = config.ServerName
@@ -198,6 +201,7 @@ func newClient(config Config, dial dialFunc) (*Client, error) {
 func (c *Client) Close() {
 	c.transport.CloseIdleConnections()
 	c.writing.CloseIdleConnections()
+	c.pieces.CloseIdleConnections()
 	if c.certified != nil {
 		c.certified.CloseIdleConnections()
 	}

@@ -18,7 +18,7 @@ var (
 	_ interface {
 		Manifest(ctx context.Context, repository, reference string, held v1.Hash) (body []byte, contentType string, unchanged bool, err error)
 		Blob(ctx context.Context, repository string, digest v1.Hash, offset int64) (body io.ReadCloser, size int64, err error)
-		Exists(ctx context.Context, repository string, digest v1.Hash) error
+		Exists(ctx context.Context, repository string, digest v1.Hash) (size int64, err error)
 		Tags(ctx context.Context, repository string, n int, last string) (tags []string, more bool, err error)
 		Referrers(ctx context.Context, repository string, digest v1.Hash, artifactType string) ([]v1.Descriptor, error)
 	} = (*Client)(nil)

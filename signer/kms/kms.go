@@ -33,6 +33,8 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature/kms/gcp"
 	"github.com/sigstore/sigstore/pkg/signature/kms/hashivault"
 	"github.com/sigstore/sigstore/pkg/signature/options"
+
+	"vidimus/signer/bounded"
 )
 
 // Timeout is how long a service may take to answer one call.
@@ -164,13 +166,13 @@ func open(ctx context.Context, reference string, timeout time.Duration) (*Key, e
 		return nil, err
 	}
 	unopened := &Key{reference: reference, timeout: timeout}
-	return within(ctx, unopened, func(bounded context.Context) (*Key, error) {
+	return within(ctx, unopened, func(ctx context.Context) (*Key, error) {
 		// The service may keep what it is opened with.
-		service, err := p.open(context.WithoutCancel(bounded), reference)
+		service, err := p.open(context.WithoutCancel(ctx), reference)
 		if err != nil {
 			return nil, err
 		}
-		public, err := service.PublicKey(options.WithContext(bounded))
+		public, err := service.PublicKey(options.WithContext(ctx))
 		if err != nil {
 			return nil, err
 		}
@@ -214,36 +216,16 @@ type fixedKey struct {
 // Hash is what it signs by.
 func (k fixedKey) Hash() crypto.Hash { return k.hash }
 
-// within returns what do returns, and gives up when it takes longer than a service may,
-// whether do listens to its context or not.
+// within asks the service of k, and gives up when it takes longer than a service may.
 func within[T any](ctx context.Context, k *Key, do func(context.Context) (T, error)) (T, error) {
-	bounded, cancel := context.WithTimeout(ctx, k.timeout)
-	defer cancel()
-	type answer struct {
-		value T
-		err   error
+	value, err := bounded.Call(ctx, k.timeout, do)
+	if err == nil {
+		return value, nil
 	}
-	done := make(chan answer, 1)
-	go func() {
-		value, err := do(bounded)
-		done <- answer{value, err}
-	}()
-	var got answer
-	select {
-	case got = <-done:
-	case <-bounded.Done():
-		got.err = bounded.Err()
+	if errors.Is(err, bounded.ErrLate) {
+		err = fmt.Errorf("the KMS did not answer within %v", k.timeout)
 	}
-	switch {
-	case got.err == nil:
-		return got.value, nil
-	case ctx.Err() != nil:
-		got.err = ctx.Err()
-	case bounded.Err() != nil:
-		got.err = fmt.Errorf("the KMS did not answer within %v", k.timeout)
-	}
-	var none T
-	return none, fmt.Errorf("%s: %w", k.reference, oneLine{got.err})
+	return value, fmt.Errorf("%s: %w", k.reference, oneLine{err})
 }
 
 // oneLine is an error whose text, which libraries spread over several lines, is on one.

@@ -19,6 +19,8 @@ import (
 
 	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore-go/pkg/sign"
+
+	"vidimus/signer/bounded"
 )
 
 // Timeout is how long one service may take.
@@ -151,36 +153,16 @@ func ParseTrustedRoot(data []byte) (root.TrustedMaterial, error) {
 	return trusted, nil
 }
 
-// within returns what do returns, and gives up when it takes longer than a service may,
-// whether do listens to its context or not.
+// within asks a service, and gives up when it takes longer than a service may.
 func within[T any](ctx context.Context, limit time.Duration, service string, do func(context.Context) (T, error)) (T, error) {
-	bounded, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	type outcome struct {
-		value T
-		err   error
+	value, err := bounded.Call(ctx, limit, do)
+	if err == nil {
+		return value, nil
 	}
-	done := make(chan outcome, 1)
-	go func() {
-		value, err := do(bounded)
-		done <- outcome{value, err}
-	}()
-	var got outcome
-	select {
-	case got = <-done:
-	case <-bounded.Done():
-		got.err = bounded.Err()
+	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("no answer within %v: %w", limit, err)
 	}
-	switch {
-	case got.err == nil:
-		return got.value, nil
-	case ctx.Err() != nil:
-		got.err = ctx.Err()
-	case errors.Is(got.err, context.DeadlineExceeded):
-		got.err = fmt.Errorf("no answer within %v: %w", limit, got.err)
-	}
-	var none T
-	return none, fmt.Errorf("%s: %w", service, got.err)
+	return value, fmt.Errorf("%s: %w", service, err)
 }
 
 func (s Services) timeout() time.Duration {
