@@ -12,17 +12,21 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"vidimus/e2e/real"
 )
 
-// startVault is the transit engine of a Vault, in this process, with one key; it
-// returns what reaches it.
+// startVault is the transit engine of a Vault, in this process, with one key once that
+// has been made; it returns what reaches it.
 func startVault(t *testing.T) (env []string) {
 	t.Helper()
+	var absent atomic.Bool
+	absent.Store(true)
 	const token = "s.canary-of-the-vault"
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -43,6 +47,11 @@ func startVault(t *testing.T) (env []string) {
 		switch {
 		case r.Header.Get("X-Vault-Token") != token:
 			w.WriteHeader(http.StatusForbidden)
+		case r.URL.Path == "/v1/transit/keys/release" && r.Method == http.MethodPut:
+			absent.Store(false)
+			w.WriteHeader(http.StatusNoContent)
+		case r.URL.Path == "/v1/transit/keys/release" && absent.Load():
+			w.WriteHeader(http.StatusNotFound)
 		case r.URL.Path == "/v1/transit/keys/release":
 			fmt.Fprintf(w, `{"data":{"latest_version":1,"keys":{"1":{"name":"P-256","public_key":%s}}}}`, public)
 		case strings.HasPrefix(r.URL.Path, "/v1/transit/sign/release") && json.NewDecoder(r.Body).Decode(&asked) == nil:
@@ -69,8 +78,20 @@ func TestAKeyInAKMSSignsAndIsTrusted(t *testing.T) {
 	registry := real.StartDistribution(t)
 	_, image := pushed(t, registry, "acme/kms")
 	dir := t.TempDir()
+	if r := vidimus(t, dir, env, "sign", "--key", key, image); r.Code != 3 {
+		t.Fatalf("it signs with a key that is not there: exit code %d\n%s", r.Code, r.Output())
+	}
+	must(t, vidimus(t, dir, env, "generate-key-pair", "--kms", key))
 	must(t, vidimus(t, dir, env, "sign", "--key", key, image))
-	must(t, vidimus(t, dir, env, "public-key", "--key", key, "--outfile", "cosign.pub"))
+	must(t, vidimus(t, dir, env, "public-key", "--key", key, "--outfile", "printed.pub"))
+	made, err := os.ReadFile(filepath.Join(dir, "cosign.pub"))
+	printed, otherErr := os.ReadFile(filepath.Join(dir, "printed.pub"))
+	if err != nil || otherErr != nil || string(made) != string(printed) {
+		t.Errorf("%v, %v: made %s, printed %s", err, otherErr, made, printed)
+	}
+	if r := vidimus(t, dir, env, "generate-key-pair", "--kms", key); r.Code != 2 || !strings.Contains(r.Stderr, "cosign.pub exists already") {
+		t.Errorf("overwritten: exit code %d\n%s", r.Code, r.Output())
+	}
 	for _, major := range []int{2, 3} {
 		must(t, real.NewCosign(t, major).Verify(t, filepath.Join(dir, "cosign.pub"), image))
 	}

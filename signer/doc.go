@@ -61,6 +61,11 @@
 // hold: this package does not judge them, and a signature image that it cannot
 // read as one is an error rather than overwritten.
 //
+// An attestation that replaces those of its type (Request.Replace) is added first, and
+// what was there before it began is taken away after it was found to have stayed, by the
+// same loop. What another writer puts back meanwhile is taken away again, a few times;
+// two that replace at the same moment may both stay.
+//
 // Add does the same for what was signed elsewhere: layers of images of signatures,
 // attestations and SBOMs, and the lists of referrers under fallback tags.
 package signer

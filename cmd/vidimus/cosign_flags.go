@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -151,7 +152,7 @@ func verifyingFlags(command string) []cosignFlag {
 
 // registerCosignFlags makes cmd know the flags of a command of cosign's, refuse what
 // they ask for and is not done here, and do what all of cosign's commands have flags
-// for: --output-file and --timeout.
+// for: --output-file, --timeout, and that a flag may stand in the environment.
 func registerCosignFlags(cmd *cobra.Command, command string) {
 	flags := cmd.Flags()
 	flags.SetNormalizeFunc(formerNames(flags.Lookup("kms") != nil))
@@ -168,6 +169,9 @@ func registerCosignFlags(cmd *cobra.Command, command string) {
 	}
 	work := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := fromEnvironment(flags); err != nil {
+			return misuse(err)
+		}
 		if err := refuseUnread(flags, unread); err != nil {
 			return misuse(err)
 		}
@@ -190,6 +194,24 @@ func registerCosignFlags(cmd *cobra.Command, command string) {
 		}
 		return err
 	}
+}
+
+// fromEnvironment takes flags that are not given from the environment, as cosign does:
+// COSIGN_REGISTRY_PASSWORD is --registry-password. Only names of several words are looked
+// for, and COSIGN_PASSWORD and COSIGN_REPOSITORY are no flags'.
+func fromEnvironment(flags *pflag.FlagSet) error {
+	var faults []error
+	flags.VisitAll(func(f *pflag.Flag) {
+		variable := "COSIGN_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		value := os.Getenv(variable)
+		if f.Changed || value == "" || !strings.Contains(f.Name, "-") {
+			return
+		}
+		if err := flags.Set(f.Name, value); err != nil {
+			faults = append(faults, fmt.Errorf("%s: not a value of --%s", variable, f.Name))
+		}
+	})
+	return errors.Join(faults...)
 }
 
 // formerNames returns what cosign called its flags once, and still takes. In its first

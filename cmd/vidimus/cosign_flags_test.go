@@ -32,6 +32,35 @@ func TestFlagsOfCosignsThatAskForNothingMore(t *testing.T) {
 	}
 }
 
+// TestVariablesOfCosigns are those that stand for flags, and those that name what to trust.
+func TestVariablesOfCosigns(t *testing.T) {
+	isolate(t)
+	for variable, tt := range map[string]struct{ value, want string }{
+		"COSIGN_REGISTRY_USERNAME":        {"robot", "go together"},
+		"COSIGN_TRUSTED_ROOT":             {"missing.json", "--trusted-root: open missing.json"},
+		"COSIGN_LOCAL_IMAGE":              {"true", "--local-image is not supported"},
+		"COSIGN_MAX_WORKERS":              {"many", "COSIGN_MAX_WORKERS: not a value of --max-workers"},
+		"SIGSTORE_ROOT_FILE":              {"root.pem", "SIGSTORE_ROOT_FILE names what to trust"},
+		"SIGSTORE_CT_LOG_PUBLIC_KEY_FILE": {"ct.pem", "--trusted-root"},
+		"SIGSTORE_REKOR_PUBLIC_KEY":       {"rekor.pem", "--trusted-root"},
+		"SIGSTORE_TSA_CERTIFICATE_FILE":   {"tsa.pem", "--trusted-root"},
+		"TUF_MIRROR":                      {"https://tuf.example", "--trusted-root"},
+		"TUF_ROOT_JSON":                   {"root.json", "--trusted-root"},
+	} {
+		t.Run(variable, func(t *testing.T) {
+			t.Setenv(variable, tt.value)
+			code, text := runs(t, "verify", "--certificate-identity", "me", "--certificate-oidc-issuer", "https://issuer.example", "127.0.0.1:1/a:b")
+			if code != exitMisuse || !strings.Contains(text, tt.want) || strings.Contains(text, "many") {
+				t.Errorf("exit %d, want %q\n%s", code, tt.want, text)
+			}
+		})
+	}
+	t.Setenv("COSIGN_REGISTRY_USERNAME", "robot")
+	if code, text := runs(t, "verify", "--registry-username=", "--key", "missing.pub", "127.0.0.1:1/a:b"); code != exitMisuse || !strings.Contains(text, "missing.pub") {
+		t.Errorf("a flag over its variable: exit %d\n%s", code, text)
+	}
+}
+
 // TestARegistryWithACertificateOfItsOwn walks the whole way with a registry that
 // only --registry-cacert vouches for, on loopback, where HTTP is allowed too.
 func TestARegistryWithACertificateOfItsOwn(t *testing.T) {

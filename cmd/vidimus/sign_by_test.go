@@ -89,13 +89,14 @@ func TestWhoSignsWithoutAKey(t *testing.T) {
 		env  string
 		args []string
 	}{
-		"a token":            {"", []string{"--identity-token", "e30.e30.c2ln"}},
-		"a file":             {"", []string{"--identity-token", "token"}},
-		"the environment":    {"e30.e30.c2ln", nil},
-		"and by its name":    {"e30.e30.c2ln", []string{"--oidc-provider", "envvar"}},
-		"a flag before it":   {"x.y.z", []string{"--identity-token", "token"}},
-		"a flag by itself":   {"x.y.z", []string{"--identity-token", "token", "--oidc-disable-ambient-providers"}},
-		"what the flow says": {"", []string{"--identity-token", "token", "--fulcio-auth-flow", "token"}},
+		"a token":                       {"", []string{"--identity-token", "e30.e30.c2ln"}},
+		"a file":                        {"", []string{"--identity-token", "token"}},
+		"the environment":               {"e30.e30.c2ln", nil},
+		"and by its name":               {"e30.e30.c2ln", []string{"--oidc-provider", "envvar"}},
+		"a flag before it":              {"x.y.z", []string{"--identity-token", "token"}},
+		"a flag by itself":              {"x.y.z", []string{"--identity-token", "token", "--oidc-disable-ambient-providers"}},
+		"what the flow says":            {"", []string{"--identity-token", "token", "--fulcio-auth-flow", "token"}},
+		"the environment before a flow": {"e30.e30.c2ln", []string{"--fulcio-auth-flow", "device"}},
 	} {
 		t.Setenv("SIGSTORE_ID_TOKEN", tt.env)
 		var f signedByFlags
@@ -112,7 +113,7 @@ func TestWhoSignsWithoutAKey(t *testing.T) {
 		"github-actions: there is no": {"x.y.z", []string{"--oidc-provider", "github-actions"}},
 		"OpenID issuer " + nowhere:    {"", nil},
 		"issuer " + nowhere:           {"x.y.z", []string{"--oidc-disable-ambient-providers"}},
-		nowhere:                       {"x.y.z", []string{"--fulcio-auth-flow", "device"}},
+		nowhere:                       {"x.y.z", []string{"--fulcio-auth-flow", "device", "--oidc-disable-ambient-providers"}},
 		"--oidc-client-secret-file":   {"", []string{"--oidc-client-secret-file", "missing"}},
 	} {
 		t.Setenv("SIGSTORE_ID_TOKEN", tt.env)

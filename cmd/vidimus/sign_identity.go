@@ -110,7 +110,7 @@ func (f *identityFlags) token(ctx context.Context, cmd *cobra.Command, issuer st
 		}
 		return token, nil
 	}
-	if f.flow == "" && !f.noAmbient {
+	if !f.noAmbient {
 		ambient := identity.Ambient{Audience: "sigstore"}
 		token, err := ambient.Token(ctx, f.provider)
 		if err == nil || f.provider != "" || !errors.Is(err, identity.ErrNone) {

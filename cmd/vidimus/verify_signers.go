@@ -120,6 +120,9 @@ func (f *signerFlags) proof(private bool) (*verifier.Root, error) {
 	case !private && f.others != "":
 		return nil, errors.New("--ca-intermediates lead to --ca-roots: name these, too")
 	case !private && f.root == "":
+		if variable := otherRoot(); variable != "" {
+			return nil, fmt.Errorf("%s names what to trust for cosign, and is not read: make one file of it with cosign trusted-root create, and name that with --trusted-root", variable)
+		}
 		return verifier.ParseRoot(verifier.PublicRoot())
 	case !private:
 		return readTrustedRoot(f.root)
@@ -141,6 +144,20 @@ func (f *signerFlags) proof(private bool) (*verifier.Root, error) {
 		all.WriteByte('\n')
 	}
 	return verifier.ParseCAs(all.Bytes())
+}
+
+// otherRoot is a variable by which cosign is told to trust another root than the public
+// one: who has set it does not mean that. Empty for none.
+func otherRoot() string {
+	for _, variable := range []string{
+		"SIGSTORE_ROOT_FILE", "SIGSTORE_CT_LOG_PUBLIC_KEY_FILE", "SIGSTORE_REKOR_PUBLIC_KEY", "SIGSTORE_TSA_CERTIFICATE_FILE",
+		"TUF_MIRROR", "TUF_ROOT_JSON",
+	} {
+		if os.Getenv(variable) != "" {
+			return variable
+		}
+	}
+	return ""
 }
 
 func readTrustedRoot(name string) (*verifier.Root, error) {
