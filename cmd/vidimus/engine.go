@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -19,6 +21,21 @@ type engine struct {
 	store *store.Store
 	gate  *policy.Evaluator
 	names []string // of the upstreams
+	self  struct{ addr, externalURL string }
+}
+
+// isProxy reports whether a registry, as somebody wrote it, is none of the upstreams
+// and looks like the address that clients reach the proxy by.
+func (e engine) isProxy(registry string) bool {
+	if slices.Contains(e.names, registry) {
+		return false
+	}
+	if external, err := url.Parse(e.self.externalURL); err == nil && external.Host != "" && external.Host == registry {
+		return true
+	}
+	_, port, err := net.SplitHostPort(registry)
+	_, own, _ := net.SplitHostPort(e.self.addr)
+	return err == nil && port == own
 }
 
 func (e engine) close() {
@@ -53,7 +70,9 @@ func newEngine(from source, warnings io.Writer) (engine, error) {
 	for _, u := range l.Config.Upstreams {
 		names = append(names, u.Name)
 	}
-	return engine{p, s, r.Gate, names}, nil
+	made := engine{Proxy: p, store: s, gate: r.Gate, names: names}
+	made.self.addr, made.self.externalURL = l.HTTP.Addr.Value, l.HTTP.ExternalURL
+	return made, nil
 }
 
 // withUpstreams is a configuration to which the registries are added that its

@@ -135,7 +135,7 @@ func (f *explainFlags) explainDecided(cmd *cobra.Command, image string) error {
 			return f.tell(cmd, told)
 		}
 	}
-	return misuse(fmt.Errorf("the server knows no recent decision about %s; without --server vidimus explain decides anew", displayed(image)))
+	return misuse(fmt.Errorf("the server knows no recent decision about %s, as policies would write it, without the proxy's own address; without --server vidimus explain decides anew", displayed(image)))
 }
 
 // tell shows a decision of a server, and leaves as it says.
@@ -194,6 +194,9 @@ func (f *explainFlags) explainImage(cmd *cobra.Command, image string) error {
 		return err
 	}
 	defer engine.close()
+	if registry, rest, ok := strings.Cut(image, "/"); ok && engine.isProxy(registry) {
+		return misuse(fmt.Errorf("%s is the proxy itself: write the image as policies know it, %s", registry, displayed(rest)))
+	}
 	var explanation proxy.Explanation
 	if f.via == "" {
 		explanation, err = engine.Explain(cmd.Context(), image)
