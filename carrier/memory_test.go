@@ -178,6 +178,16 @@ func (m *memory) index(t *testing.T, children []v1.Hash, tags ...string) v1.Hash
 	return m.put(t, indexFields(children), tags...)
 }
 
+// listing adds a list of referrers, which have no platform, under a tag.
+func (m *memory) listing(t *testing.T, referrers []v1.Hash, tag string) {
+	t.Helper()
+	fields := indexFields(referrers)
+	for _, desc := range fields["manifests"].([]any) {
+		delete(desc.(map[string]any), "platform")
+	}
+	m.put(t, fields, tag)
+}
+
 func indexFields(children []v1.Hash) map[string]any {
 	listed := []any{}
 	for i, child := range children {
@@ -226,7 +236,7 @@ func (m *memory) list(t *testing.T, subject v1.Hash, referrers ...v1.Hash) {
 			referrers = append(referrers, desc.Digest)
 		}
 	}
-	m.index(t, referrers, tag)
+	m.listing(t, referrers, tag)
 }
 
 var errBroken = errors.New("broken")

@@ -63,6 +63,12 @@ func TestAnImageSignedByABundleIsServed(t *testing.T) {
 		w := newWorld(t)
 		w.up.Push("acme/web", image, "v1")
 		artifact := w.up.SignBundle("acme/web", image, w.key)
+		signatures := lying.Manifest("", tag(image.Digest()))
+		w.up.Lie(lying.Referrers("", v1.Hash{}), lying.Before(func(ctx context.Context) {
+			if _, err := w.up.Await(ctx, signatures, 1); err != nil { // else nobody waits for it
+				t.Error(err)
+			}
+		}))
 		served(t, w.get(manifestPath(web, "v1")), image)
 		const path = "GET /v2/acme/web/"
 		asked(t, w.up, path+"manifests/v1", path+"manifests/"+tag(image.Digest()), path+"referrers/"+image.Digest().String(),
@@ -311,6 +317,12 @@ func TestReferrersFromBefore(t *testing.T) {
 		w := newWorld(t, onDisk)
 		w.up.Push("acme/web", image, "v1")
 		artifact := w.up.SignBundle("acme/web", image, w.key)
+		signatures := lying.Manifest("", tag(image.Digest()))
+		w.up.Lie(lying.Referrers("", v1.Hash{}), lying.Before(func(ctx context.Context) {
+			if _, err := w.up.Await(ctx, signatures, 1); err != nil { // else nobody waits for it
+				t.Error(err)
+			}
+		}))
 		served(t, w.get(manifestPath(web, "v1")), image)
 		listed := artifact.Descriptor()
 		listed.ArtifactType = string(lying.Bundle03)

@@ -43,18 +43,42 @@ func TestPiecesAreUploadedInBoundedNumber(t *testing.T) {
 	var end func()
 	for i := range maxUploads {
 		var err error
-		if end, err = b.begin(string(rune('a' + i))); err != nil {
+		if end, err = b.begin(t.Context(), string(rune('a'+i))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	_, err := b.begin("more")
+	_, err := b.begin(t.Context(), "more")
 	if e, ok := errors.AsType[*Error](err); !ok || e.Status != http.StatusTooManyRequests {
 		t.Errorf("the error is %v", err)
 	}
 	end()
-	if _, err := b.begin("more"); err != nil {
+	if _, err := b.begin(t.Context(), "more"); err != nil {
 		t.Error(err)
 	}
+}
+
+// Who asks about an upload that somebody still goes on with waits a moment for its end.
+func TestAnUploadIsWaitedForAMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b uploadsUnderWay
+		end, err := b.begin(t.Context(), "one")
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		_, err = b.begin(t.Context(), "one")
+		if e, ok := errors.AsType[*Error](err); !ok || e.Status != http.StatusConflict || time.Since(began) != uploadPatience {
+			t.Errorf("after %s the error is %v", time.Since(began), err)
+		}
+		time.AfterFunc(time.Second, end)
+		if end, err = b.begin(t.Context(), "one"); err != nil {
+			t.Fatal(err)
+		}
+		end()
+		if len(b.busy) > 0 {
+			t.Errorf("%v is kept", b.busy)
+		}
+	})
 }
 
 type pushingGate struct{ Gate }
@@ -118,7 +142,7 @@ func TestUploadsAreBegunInBoundedNumber(t *testing.T) {
 	}
 	t.Cleanup(p.Close)
 	for i := range maxUploads {
-		if _, err := p.uploads.begin(strconv.Itoa(i)); err != nil {
+		if _, err := p.uploads.begin(t.Context(), strconv.Itoa(i)); err != nil {
 			t.Fatal(err)
 		}
 	}

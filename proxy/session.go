@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
@@ -131,29 +132,53 @@ func (u *session) digest() (v1.Hash, error) {
 // bounds how many do with any. The zero value is ready.
 type uploadsUnderWay struct {
 	mu   sync.Mutex
-	busy map[string]struct{}
+	busy map[string]chan struct{} // closed when the upload is given back
 }
 
+// uploadPatience is how long a request waits for the one before it. Who asks where a
+// broken piece goes on may be faster than the news that its connection is gone.
+const uploadPatience = 2 * time.Second
+
 // begin takes the upload id; the function that it returns gives it back.
-func (b *uploadsUnderWay) begin(id string) (end func(), err error) {
+func (b *uploadsUnderWay) begin(ctx context.Context, id string) (end func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, uploadPatience)
+	defer cancel()
+	for {
+		end, before, err := b.take(id)
+		if before == nil {
+			return end, err
+		}
+		select {
+		case <-before:
+		case <-ctx.Done():
+			return nil, &Error{Status: http.StatusConflict, Code: codeBlobUploadInvalid, Message: "another request goes on with this upload at the moment"}
+		}
+	}
+}
+
+// take is begin without patience: before is closed when who has the upload gives it back,
+// and nil when nobody has it.
+func (b *uploadsUnderWay) take(id string) (end func(), before <-chan struct{}, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if _, taken := b.busy[id]; taken {
-		return nil, &Error{Status: http.StatusConflict, Code: codeBlobUploadInvalid, Message: "another request goes on with this upload at the moment"}
+	if busy, taken := b.busy[id]; taken {
+		return nil, busy, nil
 	}
 	if len(b.busy) >= maxUploads {
-		return nil, &Error{
+		return nil, nil, &Error{
 			Status: http.StatusTooManyRequests, Code: codeTooManyRequests,
 			Message: "too many uploads go through Vidimus at once", RetryAfter: retryAfterDefault,
 		}
 	}
 	if b.busy == nil {
-		b.busy = make(map[string]struct{})
+		b.busy = make(map[string]chan struct{})
 	}
-	b.busy[id] = struct{}{}
+	given := make(chan struct{})
+	b.busy[id] = given
 	return func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		delete(b.busy, id)
-	}, nil
+		close(given)
+	}, nil, nil
 }

@@ -29,7 +29,7 @@ func (q *request) serveUpload(v *view) error {
 	if !ok || u.Repository != v.name || u.Caller != q.exactCaller() || q.begin.Sub(u.Begun).Abs() >= uploadKept {
 		return unknownUpload(nil)
 	}
-	end, err := q.proxy.uploads.begin(u.ID)
+	end, err := q.proxy.uploads.begin(q.r.Context(), u.ID)
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (q *request) startUpload(v *view) error {
 		}
 	}
 	u := newSession(v.name, q.exactCaller(), q.begin)
-	end, err := q.proxy.uploads.begin(u.ID)
+	end, err := q.proxy.uploads.begin(q.r.Context(), u.ID)
 	if err != nil {
 		return err
 	}
