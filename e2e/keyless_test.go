@@ -98,6 +98,20 @@ func TestVidimusSignsKeyless(t *testing.T) {
 		}
 		must(t, vidimus(t, "", nil, "verify-attestation", "--key", key.public, "--type", "openvex", "--use-signed-timestamps", "--trusted-root", sigstore.TrustedRoot, image))
 	})
+	t.Run("signs a file, with the timestamp in a file of its own", func(t *testing.T) {
+		dir := t.TempDir()
+		key := newKeyPair(t)
+		file := real.Write(t, dir, "release.tar", "released\n")
+		signature, stamp := filepath.Join(dir, "sig"), filepath.Join(dir, "stamp.json")
+		must(t, vidimus(t, "", password, "sign-blob", "--key", key.private, "--timestamp-server-url", sigstore.Timestamps,
+			"--rfc3161-timestamp", stamp, "--output-signature", signature, file))
+		must(t, three.Run(t, "", "verify-blob", "--new-bundle-format=false", "--key", key.public, "--signature", signature,
+			"--rfc3161-timestamp", stamp, "--use-signed-timestamps", "--insecure-ignore-tlog",
+			"--timestamp-certificate-chain", real.Write(t, dir, "chain.pem", sigstore.Stampers(t)), file))
+		if r := vidimus(t, "", password, "sign-blob", "--key", key.private, "--rfc3161-timestamp", stamp, file); r.Code != 2 {
+			t.Errorf("a timestamp of nobody's: exit code %d\n%s", r.Code, r.Output())
+		}
+	})
 	t.Run("a token that is worth nothing is refused, and not shown", func(t *testing.T) {
 		t.Parallel()
 		_, image := pushed(t, registry, "acme/none")

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -102,6 +103,27 @@ func TestSignWithDockerMediaTypes(t *testing.T) {
 			t.Errorf("%q, %q", m.MediaType, m.Config.MediaType)
 		}
 	})
+}
+
+func TestTheTimeOfASignatureImageIsSaidWhenItIsAskedFor(t *testing.T) {
+	for _, said := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			reg := newTestRegistry()
+			subject := reg.image(t, "v1")
+			if _, err := mustSigner(t, Config{Registry: reg, RecordTime: said}).Sign(t.Context(), request(subject)); err != nil {
+				t.Fatal(err)
+			}
+			m, _ := reg.signatures(t, subject)
+			reg.checkConfig(t, m)
+			config, err := v1.ParseConfigFile(bytes.NewReader(reg.blob(t, m.Config.Digest)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ago := time.Since(config.Created.Time); said != (ago >= 0 && ago < time.Minute) || !said && !config.Created.IsZero() {
+				t.Errorf("asked for %t: created %v", said, config.Created)
+			}
+		})
+	}
 }
 
 func TestSignRefuses(t *testing.T) {

@@ -226,6 +226,12 @@ func fetch(tb testing.TB, url string) []byte {
 	return body
 }
 
+// Stampers are the certificates of the timestamp authority, its own first, in PEM.
+func (s *Sigstore) Stampers(tb testing.TB) string {
+	tb.Helper()
+	return string(fetch(tb, s.Timestamps+"/certchain"))
+}
+
 func port(tb testing.TB, addr string) string {
 	tb.Helper()
 	_, port, err := net.SplitHostPort(addr)
