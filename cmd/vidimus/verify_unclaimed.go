@@ -40,19 +40,13 @@ func (f *verifyFlags) verifyUnclaimed(ctx context.Context, reference name.Refere
 	report := verifier.Verify(ctx, registry, subject, []verifier.Authority{by.Authority}, verifier.Sources(), nil)
 	var payloads []json.RawMessage
 	for _, e := range report.Evidence {
-		if e.Form() != verifier.FormSimpleSigning || e.KeyID() == "" {
-			continue
-		}
-		payload, err := registry.payload(ctx, e.Digest())
+		payload, err := f.unclaimed(ctx, registry, e, reference, digest)
 		if err != nil {
 			return nil, fmt.Errorf("could not tell: %s: %w", e.Source(), err)
 		}
-		if f.output == "json" && !json.Valid(payload) {
-			if payload, err = json.Marshal(string(payload)); err != nil {
-				return nil, err
-			}
+		if payload != nil {
+			payloads = append(payloads, payload)
 		}
-		payloads = append(payloads, payload)
 	}
 	switch {
 	case len(payloads) > 0:
@@ -62,6 +56,24 @@ func (f *verifyFlags) verifyUnclaimed(ctx context.Context, reference name.Refere
 	default:
 		return nil, doesNotHold(fmt.Errorf("%s: nothing that is attached to it is signed by %s", digest, by.called))
 	}
+}
+
+// unclaimed returns what the key signed, nil when it has not signed e. A bundle claims
+// little more than a digest, so that one about another image is left out.
+func (f *verifyFlags) unclaimed(ctx context.Context, registry direct, e verifier.Evidence, reference name.Reference, digest v1.Hash) (json.RawMessage, error) {
+	switch {
+	case e.KeyID() == "" || !e.IsSignature():
+		return nil, nil
+	case e.Form() != verifier.FormSimpleSigning && e.Verified():
+		return payloadOf(e, reference.String(), digest)
+	case e.Form() != verifier.FormSimpleSigning:
+		return nil, nil
+	}
+	payload, err := registry.payload(ctx, e.Digest())
+	if err == nil && f.output == "json" && !json.Valid(payload) {
+		return json.Marshal(string(payload))
+	}
+	return payload, err
 }
 
 // printUnclaimed prints payloads whose signatures alone were checked.
