@@ -128,11 +128,13 @@ func (q *request) readManifest() (*manifest, error) {
 		Message: "a manifest may have at most " + strconv.Itoa(verifier.MaxManifestSize) + " bytes",
 	}
 	if q.r.ContentLength > verifier.MaxManifestSize {
+		q.hearOut()
 		return nil, tooLarge
 	}
 	content, err := readAtMost(q.body(pushPatience), verifier.MaxManifestSize)
 	switch {
 	case errors.Is(err, errMismatch):
+		q.hearOut()
 		return nil, tooLarge
 	case err != nil:
 		return nil, &Error{Status: http.StatusBadRequest, Code: codeManifestInvalid, Message: "the manifest broke off", Err: err}

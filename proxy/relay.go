@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"vidimus/verifier"
 )
 
 // relay streams a piece of a blob to the upstream and hashes it on the way. size is
@@ -148,3 +150,21 @@ func (p *patient) Read(b []byte) (int, error) {
 
 // Close ends a Read under way, and all that come after.
 func (p *patient) Close() error { return p.control.SetReadDeadline(time.Unix(1, 0)) }
+
+// Bounds of what is read of a body only to be thrown away.
+const (
+	mostHeard    = 4 * verifier.MaxManifestSize
+	hearPatience = 5 * time.Second
+)
+
+// hearOut reads what is left of a body that is too large, within reason: a client that
+// listens only once it has sent everything would find the connection broken, and no
+// answer. Who asks before it sends (Expect) hears the answer without that.
+func (q *request) hearOut() {
+	if q.r.ContentLength > verifier.MaxManifestSize+mostHeard || q.r.Header.Get("Expect") != "" {
+		return
+	}
+	if http.NewResponseController(q.w).SetReadDeadline(time.Now().Add(hearPatience)) == nil {
+		io.CopyN(io.Discard, q.r.Body, mostHeard) // what fails here is told by what follows
+	}
+}

@@ -14,9 +14,11 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"vidimus/e2e/lying"
 	"vidimus/policy"
+	"vidimus/verifier"
 )
 
 // pushable lets everything be pushed into ghcr.io/acme/** and ghcr.io/open/**, as it
@@ -181,6 +183,23 @@ func TestPiecesThatDoNotFitAreRefused(t *testing.T) {
 	}
 	asked(t, w.up)
 	w.goesOn(w.send("PATCH", at, strings.NewReader("45"), "Content-Range", "4-5"), 202, 6)
+}
+
+// A client that sends everything before it listens is heard out, as far as that is
+// bearable: it is told what is wrong in place of a broken connection.
+func TestD14WhoSendsATooLargeManifestIsTold(t *testing.T) {
+	w := newWorld(t, pushable)
+	large := strings.Repeat("x", 3*verifier.MaxManifestSize)
+	head := "PUT " + manifestPath(web, "v1") + " HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: " + string(types.OCIManifestSchema1) + "\r\n"
+	for name, request := range map[string]string{
+		"with its length": fmt.Sprintf("%sContent-Length: %d\r\n\r\n%s", head, len(large), large),
+		"in one chunk":    fmt.Sprintf("%sTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", head, len(large), large),
+		"before it sends": fmt.Sprintf("%sContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", head, len(large)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			refused(t, w.raw("PUT", request), 413, "SIZE_INVALID", "")
+		})
+	}
 }
 
 func TestD14ABlobThatIsTooLargeIsRefusedAtOnce(t *testing.T) {
