@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -81,6 +82,7 @@ func (c *Client) AppendUpload(ctx context.Context, repository, location string, 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(context.Canceled)
 	piece := newFeed(body, c.timeouts.Idle, cancel)
+	piece.size = size
 	defer piece.stop()
 	if closer, ok := body.(io.Closer); ok {
 		defer context.AfterFunc(ctx, func() { closer.Close() })()
@@ -263,6 +265,8 @@ type feed struct {
 	idle   time.Duration
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
+	size   int64 // of the source; -1: not known
+	came   atomic.Int64
 
 	mu      sync.Mutex
 	source  io.Reader
@@ -271,7 +275,7 @@ type feed struct {
 }
 
 func newFeed(source io.Reader, idle time.Duration, cancel context.CancelCauseFunc) *feed {
-	f := &feed{source: source, idle: idle, cancel: cancel}
+	f := &feed{source: source, idle: idle, cancel: cancel, size: -1}
 	f.timer = time.AfterFunc(idle, func() {
 		cancel(fault(KindUnavailable, "the upload stalled: nothing was taken for %s", idle))
 	})
@@ -290,6 +294,7 @@ func (f *feed) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	n, err := f.source.Read(p)
+	f.came.Add(int64(n))
 	switch {
 	case err == io.EOF:
 		f.done = true // what the upstream still takes is bounded by its answer
@@ -310,6 +315,10 @@ func (f *feed) finish() {
 // spent reports whether all was read. What the source has written elsewhere is then
 // seen by the caller.
 func (f *feed) spent() bool {
+	if f.came.Load() == f.size {
+		// Who has all of it may answer before net/http has asked for its end.
+		_, _ = f.Read(make([]byte, 1))
+	}
 	if !f.mu.TryLock() {
 		return false // somebody still reads
 	}
