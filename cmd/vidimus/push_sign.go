@@ -12,6 +12,7 @@ import (
 	"vidimus/proxy/upstream"
 	"vidimus/signer"
 	"vidimus/verifier"
+	"vidimus/verifier/envelope"
 )
 
 // pushSigner signs what is pushed to one upstream with the key of one authority. It
@@ -114,6 +115,9 @@ func sameClaims(e verifier.Evidence, r proxy.SignRequest, subject proxy.SignSubj
 	}
 	signed := make(map[string]string)
 	for name, value := range e.Annotations() {
+		if name == envelope.DockerReference {
+			continue // the name, in a bundle, which was compared
+		}
 		text, ok := value.(string)
 		if !ok {
 			return nil, false

@@ -39,6 +39,7 @@ type pushing struct {
 	records  lockedBuffer
 	url      string
 	key      verifier.Key
+	now      func() time.Time // of the next start; nil is time.Now
 }
 
 const pushingConfig = `version: 1
@@ -137,7 +138,7 @@ func (p *pushing) start() {
 		p.Fatal(err)
 	}
 	p.proxy, err = proxy.New(proxy.Config{
-		Hooks: p.hooks, Metrics: p.metrics, Store: s, Index: s, Recorder: proxy.NewDecisionLog(&p.records), Locks: p.shared.Locks, Merge: signer.Union, Settle: pushSettle,
+		Now: p.now, Hooks: p.hooks, Metrics: p.metrics, Store: s, Index: s, Recorder: proxy.NewDecisionLog(&p.records), Locks: p.shared.Locks, Merge: signer.Union, Settle: pushSettle,
 	}, p.revision.Proxy)
 	if err != nil {
 		p.Fatal(err)

@@ -34,13 +34,13 @@ func NewSubject(digest, name string, annotations map[string]any) (StatementSubje
 func SignatureStatement(digest, name string, annotations map[string]any) ([]byte, error) {
 	all := make(map[string]any, len(annotations)+1)
 	for key, value := range annotations {
-		if key == dockerReference {
-			return nil, fmt.Errorf("annotation %s would claim a name, which is not claimed so", dockerReference)
+		if key == DockerReference {
+			return nil, fmt.Errorf("annotation %s would claim a name, which is not claimed so", DockerReference)
 		}
 		all[key] = value
 	}
 	if name != "" {
-		all[dockerReference] = name
+		all[DockerReference] = name
 	}
 	subject, err := NewSubject(digest, "", all)
 	if err != nil {

@@ -42,7 +42,9 @@ type spelling struct {
 	kindValue             string
 }
 
-const dockerReference = "docker-reference"
+// DockerReference is what the name that is claimed for an image is called in a payload,
+// and as an annotation of a bundle's subject.
+const DockerReference = "docker-reference"
 
 func (f Form) spelling() (spelling, bool) {
 	switch f {
@@ -113,11 +115,11 @@ func (p *Payload) parseCritical(s spelling, critical map[string]json.RawMessage)
 	if kindValue != s.kindValue {
 		return fmt.Errorf("%s is %s, not %q", s.kind, quote(kindValue), s.kindValue)
 	}
-	identity, err := exactObject(s.identity, critical[s.identity], dockerReference)
+	identity, err := exactObject(s.identity, critical[s.identity], DockerReference)
 	if err != nil {
 		return err
 	}
-	if p.Reference, err = text(dockerReference, identity[dockerReference]); err != nil {
+	if p.Reference, err = text(DockerReference, identity[DockerReference]); err != nil {
 		return err
 	}
 	if err := checkReference(p.Reference); err != nil {
@@ -138,7 +140,7 @@ func (p *Payload) parseCritical(s spelling, critical map[string]json.RawMessage)
 func checkReference(reference string) error {
 	notPrintable := func(r rune) bool { return r <= 0x20 || r >= 0x7f }
 	if strings.ContainsFunc(reference, notPrintable) {
-		return fmt.Errorf("%s %s has characters that no name has", dockerReference, quote(reference))
+		return fmt.Errorf("%s %s has characters that no name has", DockerReference, quote(reference))
 	}
 	return nil
 }
@@ -184,7 +186,7 @@ func EncodePayload(p Payload) ([]byte, error) {
 	}
 	document := ordered{
 		{s.critical, ordered{
-			{s.identity, ordered{{dockerReference, p.Reference}}},
+			{s.identity, ordered{{DockerReference, p.Reference}}},
 			{s.image, ordered{{s.digest, p.Digest}}},
 			{s.kind, s.kindValue},
 		}},

@@ -13,7 +13,7 @@ func (f Form) Plain(digest string) []Plain {
 	if !ok {
 		return nil
 	}
-	before := `{"` + s.critical + `":{"` + s.identity + `":{"` + dockerReference + `":"`
+	before := `{"` + s.critical + `":{"` + s.identity + `":{"` + DockerReference + `":"`
 	after := `"},"` + s.image + `":{"` + s.digest + `":"` + digest + `"},"` + s.kind + `":"` + s.kindValue + `"},"` + s.optional + `":`
 	return []Plain{{before, after + "null}"}, {before, after + "{}}"}}
 }

@@ -250,9 +250,9 @@ func (s StatementSubject) Claims() (name string, annotations map[string]any, err
 		}
 	}
 	name = s.Name
-	if claimed, ok := annotations[dockerReference]; ok {
+	if claimed, ok := annotations[DockerReference]; ok {
 		if name, ok = claimed.(string); !ok {
-			return "", nil, fmt.Errorf("annotation %s of the subject is not a string", dockerReference)
+			return "", nil, fmt.Errorf("annotation %s of the subject is not a string", DockerReference)
 		}
 	}
 	return name, annotations, checkReference(name)
