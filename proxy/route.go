@@ -194,7 +194,7 @@ func (l *live) resolveNamespace(name string, namespaces []string) (place, error)
 		return place{}, &Error{Status: http.StatusBadRequest, Code: codeNameInvalid, Message: "invalid ns " + quote(ns) + ": want a registry's host, with a port if it has one"}
 	}
 	upstream := canonicalRegistry(ns)
-	if first, rest, _ := strings.Cut(name, "/"); rest != "" && looksLikeRegistry(first) {
+	if first, rest, _ := strings.Cut(name, "/"); rest != "" && l.isRegistry(first) {
 		if canonicalRegistry(first) != upstream {
 			return place{}, &Error{Status: http.StatusBadRequest, Code: codeNameInvalid, Message: "ns is " + quote(ns) + " but the path names the registry " + quote(first)}
 		}
@@ -204,6 +204,13 @@ func (l *live) resolveNamespace(name string, namespaces []string) (place, error)
 		return place{}, notConfigured(ns, ns+"/"+name)
 	}
 	return l.at(upstream, name)
+}
+
+// isRegistry reports whether the first component of a path means a registry: by its
+// looks, or for it is an upstream's name.
+func (l *live) isRegistry(first string) bool {
+	_, ok := l.Upstreams[canonicalRegistry(first)]
+	return ok || looksLikeRegistry(first)
 }
 
 func (l *live) at(upstream, repository string) (place, error) {
