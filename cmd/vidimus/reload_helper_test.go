@@ -29,6 +29,7 @@ type reloading struct {
 	mu     sync.Mutex
 	used   []*revision
 	refuse error // what putting a revision into effect answers
+	panics bool  // so does making an upstream's client
 	env    map[string]string
 }
 
@@ -49,6 +50,22 @@ func (r *reloading) setRefusal(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.refuse = err
+}
+
+func (r *reloading) setPanic(panics bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.panics = panics
+}
+
+// observer is observers.Upstream.
+func (r *reloading) observer(string) func(string, int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.panics {
+		panic("a bug")
+	}
+	return nil
 }
 
 // use puts a revision into effect.
@@ -82,8 +99,8 @@ func reload(t *testing.T, files map[string]string, test func(r *reloading)) {
 		var err error
 		r.reloader, err = openReloader(reloadConfig{
 			From:   fromFile("vidimus.yaml"),
-			Lookup: r.lookup,
-			Log:    slog.New(slog.NewTextHandler(&r.log, nil)),
+			Lookup: r.lookup, Observers: observers{Upstream: r.observer},
+			Log: slog.New(slog.NewTextHandler(&r.log, nil)),
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -263,15 +263,14 @@ func TestRevisionThatIsRefusedIsTriedAgain(t *testing.T) {
 
 func TestConfigurationOnWhichSomethingPanicsChangesNothing(t *testing.T) {
 	reload(t, nil, func(r *reloading) {
-		observe := r.reloader.config.Observers.Upstream
-		r.reloader.config.Observers.Upstream = func(string) func(string, int) { panic("a bug") }
+		r.setPanic(true)
 		writeFile(r.T, "vidimus.yaml", strings.Replace(plainConfig, "{docker.io: {}}", "{docker.io: {}, ghcr.io: {}}", 1))
 		r.pass(withinPromise)
 		r.wantRevisions(0)
 		if status := r.Status(); !strings.Contains(status.Fault, "panicked: a bug") {
 			t.Errorf("status says %q", status.Fault)
 		}
-		r.reloader.config.Observers.Upstream = observe
+		r.setPanic(false)
 		r.pass(retryEvery)
 		r.wantRevisions(1)
 	})
