@@ -15,6 +15,9 @@ func TestB13AManifestOfNothingButEntriesIsRefusedBeforeItTakesMemory(t *testing.
 	const config = `"config":{"mediaType":"application/vnd.oci.image.config.v1+json","size":2,"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}`
 	for _, entry := range []string{`{}`, `1`, `""`, `[]`, `{"a":1}`} {
 		for _, begin := range []string{`{"schemaVersion":2,` + config + `,"layers":[`, `{"schemaVersion":2,"manifests":[`} {
+			if entry != `{}` && strings.HasSuffix(begin, `"manifests":[`) {
+				continue // each takes seconds under the race detector, and both lists are looked at alike
+			}
 			manifest := []byte(begin + strings.Repeat(entry+",", (verifier.MaxManifestSize-len(begin)-len(entry)-2)/(len(entry)+1)) + entry + `]}`)
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
