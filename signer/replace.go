@@ -170,6 +170,9 @@ func (s *Signer) attestationsLike(ctx context.Context, r Request, img signatureI
 		}
 		g.Go(func() error {
 			data, err := s.registry.Blob(ctx, r.Repository, digest, maxPayloadSize)
+			if isNone(err) {
+				return nil // nobody can tell what it says
+			}
 			if err != nil {
 				return fmt.Errorf("read attestation %s: %w", digest, err)
 			}
@@ -222,6 +225,9 @@ func (s *Signer) referrerLike(ctx context.Context, r Request, desc v1.Descriptor
 			return false, nil
 		}
 		data, err := s.registry.Blob(ctx, r.Repository, layer.Digest, maxPayloadSize)
+		if isNone(err) {
+			return false, nil
+		}
 		if err != nil || digestOf(data) != layer.Digest {
 			return false, err
 		}

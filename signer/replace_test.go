@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"slices"
 	"strings"
@@ -198,6 +199,45 @@ func TestOnlyWhatASignedStatementSaysIsReplaced(t *testing.T) {
 			t.Error(diff)
 		}
 	})
+}
+
+// What is listed, and gone or too large to be read, is not in the way of a new attestation,
+// as it is not of a signature. What could not be asked for is.
+func TestWhatCannotBeReadIsNotReplaced(t *testing.T) {
+	for name, test := range map[string]struct {
+		blob  error
+		fails bool
+	}{
+		"gone":      {fs.ErrNotExist, false},
+		"too large": {ErrTooLarge, false},
+		"not told":  {errors.New("status 503"), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				reg := newTestRegistry()
+				subject := reg.image(t, "v1")
+				both := []Format{FormatTag, FormatBundle}
+				if _, err := mustSigner(t, Config{Registry: reg, Formats: both}).Sign(t.Context(), attested(subject, scanType, "old")); err != nil {
+					t.Fatal(err)
+				}
+				reg.before = func(method, path string) error {
+					if method == http.MethodGet && strings.Contains(path, "/blobs/") {
+						return test.blob
+					}
+					return nil
+				}
+				r := attested(subject, scanType, "new")
+				r.Replace = true
+				results, err := mustSigner(t, Config{Registry: reg, Formats: both}).Sign(t.Context(), r)
+				if (err != nil) != test.fails {
+					t.Fatalf("error %v", err)
+				}
+				if !test.fails && results[0].Replaced != 0 {
+					t.Errorf("%d are replaced", results[0].Replaced)
+				}
+			})
+		})
+	}
 }
 
 func must[T any](value T, err error) T {
