@@ -285,9 +285,7 @@ func (v *view) list(ctx context.Context, m *manifest) error {
 }
 
 // unlist takes a manifest off the list of its subject's referrers, where that is kept
-// under the fallback tag, with the same care. It comes before the deletion, for what is
-// deleted does not say any more what it referred to. What no list can be read in lists
-// nothing.
+// under the fallback tag, with the same care. What no list can be read in lists nothing.
 func (v *view) unlist(ctx context.Context, m *manifest) error {
 	if m.subject == nil {
 		return nil
