@@ -28,7 +28,9 @@ func (q *request) deleteManifest(v *view, rule *policy.Push) error {
 			Message: "policy " + printable(v.Gate.Scope(v.name).Policy) + " lets nothing be deleted: add delete: true to its push",
 		}
 	}
-	ctx, a := q.r.Context(), q.asker()
+	ctx, cancel := context.WithTimeout(q.r.Context(), pushTime)
+	defer cancel()
+	a := q.asker()
 	record := Record{ID: policy.NewID(), Action: "delete", Decision: "allowed", Explained: "deleted, as the policy allows", Digest: digestText(q.route.digest)}
 	q.id = []string{record.ID}
 	if err := v.noteChange(ctx, a, record, nil); err != nil {
