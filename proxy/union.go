@@ -111,7 +111,7 @@ func (v *view) changeTagOnce(ctx context.Context, tag string, c change) (*manife
 }
 
 func overwritten(tag string, err error) *Error {
-	return unavailable("others keep overwriting the tag "+tag+": push again", retryAfterDefault, err)
+	return unavailable("others keep overwriting the tag "+tag+": try again", retryAfterDefault, err)
 }
 
 // heldBy is readVersion for a tag that is about to be written. That what it names is no
