@@ -152,7 +152,7 @@ func (v *view) removeAbout(ctx context.Context, subject v1.Hash, reference, suff
 		return err
 	}
 	switch {
-	case about == subject, isTag && suffix == "" && m.isListing():
+	case about == subject, isTag && suffix == "" && m.listsReferrersOf(reference):
 		err = v.registered.Push.DeleteManifest(ctx, v.repository, m.digest.String())
 		v.gone(ctx, m.digest)
 		if isTag {

@@ -73,3 +73,22 @@ func withPlatform(subject lying.Content) lying.Content {
 	desc.ArtifactType, desc.Platform = "text/plain", &v1.Platform{OS: "unknown", Architecture: "unknown"}
 	return lying.IndexOf(desc)
 }
+
+// Such a list goes with what it is about, also where the upstream deletes no tags.
+func TestAListThatTellsAPlatformIsDeletedWithItsSubject(t *testing.T) {
+	t.Parallel()
+	up := lying.Start(t)
+	up.WithoutReferrers()
+	up.Prevent(lying.ByTag("open/web").Method("DELETE"), lying.Status(http.StatusMethodNotAllowed))
+	p := newPushing(t, up)
+	image := lying.Image("web")
+	up.Push("open/web", image, "v1")
+	up.Push("open/web", textAbout(image, "one"))
+	up.Push("open/web", withPlatform(image), lying.FallbackTag(image.Digest()))
+	if response, text := p.do("DELETE", "/v2/local/open/web/manifests/"+image.Digest().String(), nil, nil); response.StatusCode != http.StatusAccepted {
+		t.Errorf("%d %s", response.StatusCode, text)
+	}
+	if tags := up.Tags("open/web"); len(tags) > 0 {
+		t.Errorf("the tags %q are left over", tags)
+	}
+}
