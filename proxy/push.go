@@ -336,7 +336,7 @@ func (p *pushed) spares(ctx context.Context) (version string, err error) {
 	if err != nil || held == nil || held.digest == p.digest {
 		return version, err
 	}
-	if p.suffix == "" && held.isListing() {
+	if p.suffix == "" && held.listsReferrersOf(p.tag) {
 		return "", conflict("the tag " + p.tag + " holds the list of what refers to " + p.named.String() + ", and is not replaced: push it under another tag")
 	}
 	if p.kind != pushedEvidence {

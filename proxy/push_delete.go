@@ -18,8 +18,9 @@ import (
 
 // deleteManifest removes a tag, and nothing else; or the manifest of a digest, with
 // what is about it and about nothing else: signatures, attestations and referrers.
-// Those go last, for where the upstream does not let it go its tags stand, and need
-// them; what is deleted twice is deleted all the same.
+// Those go last, and so does its own place on a list of referrers: where the upstream
+// does not let it go its tags stand, and need them, and others may need it. What is
+// deleted twice is deleted all the same.
 func (q *request) deleteManifest(v *view, rule *policy.Push) error {
 	if !rule.Delete {
 		return &Error{
@@ -27,7 +28,9 @@ func (q *request) deleteManifest(v *view, rule *policy.Push) error {
 			Message: "policy " + printable(v.Gate.Scope(v.name).Policy) + " lets nothing be deleted: add delete: true to its push",
 		}
 	}
-	ctx, a := q.r.Context(), q.asker()
+	ctx, cancel := context.WithTimeout(q.r.Context(), pushTime)
+	defer cancel()
+	a := q.asker()
 	record := Record{ID: policy.NewID(), Action: "delete", Decision: "allowed", Explained: "deleted, as the policy allows", Digest: digestText(q.route.digest)}
 	q.id = []string{record.ID}
 	if err := v.noteChange(ctx, a, record, nil); err != nil {
@@ -64,8 +67,9 @@ func (v *view) remove(ctx context.Context, tag string, digest v1.Hash) error {
 		return err
 	}
 	m, err := v.fetchManifest(ctx, digest)
-	if errors.Is(err, fs.ErrNotExist) { // what is about it may be left over
-		if err := v.removeEvidence(ctx, digest); err != nil {
+	if errors.Is(err, fs.ErrNotExist) { // a deletion may have broken off
+		left, _ := v.proxy.loadManifest(ctx, digest) // or nil: its bytes are kept here for a while
+		if err := v.removeTraces(ctx, digest, left); err != nil {
 			return err
 		}
 	}
@@ -75,13 +79,21 @@ func (v *view) remove(ctx context.Context, tag string, digest v1.Hash) error {
 	if m.mayVouch() {
 		defer v.reconsider(v1.Hash{}) // also when it was not removed after all
 	}
-	if err := v.unlist(ctx, m); err != nil {
-		return err
-	}
 	err = v.registered.Push.DeleteManifest(ctx, v.repository, digest.String())
 	v.gone(ctx, digest)
 	if err != nil {
 		return err
+	}
+	return v.removeTraces(ctx, digest, m)
+}
+
+// removeTraces removes what is left of a manifest that is not there any more: its place
+// on a list, as far as it is known what it was, and what is about it.
+func (v *view) removeTraces(ctx context.Context, digest v1.Hash, m *manifest) error {
+	if m != nil {
+		if err := v.unlist(ctx, m); err != nil {
+			return err
+		}
 	}
 	return v.removeEvidence(ctx, digest)
 }
@@ -140,7 +152,7 @@ func (v *view) removeAbout(ctx context.Context, subject v1.Hash, reference, suff
 		return err
 	}
 	switch {
-	case about == subject, isTag && suffix == "" && m.isListing():
+	case about == subject, isTag && suffix == "" && m.listsReferrersOf(reference):
 		err = v.registered.Push.DeleteManifest(ctx, v.repository, m.digest.String())
 		v.gone(ctx, m.digest)
 		if isTag {

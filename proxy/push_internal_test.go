@@ -131,6 +131,38 @@ func TestAPushEnds(t *testing.T) {
 	})
 }
 
+func (stuck) DeleteManifest(ctx context.Context, _, _ string) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+type deletable struct{ nothingRevoked }
+
+func (deletable) Scope(string) policy.Scope { return policy.Scope{Push: &policy.Push{Delete: true}} }
+
+// Nor does a deletion keep those waiting for ever who sign in its repository.
+func TestADeletionEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, err := New(Config{Store: forgetful{}, Index: forgetful{}, Recorder: forgetful{}}, &Revision{
+			Upstreams: map[string]Registered{"docker.io": {Upstream: forgetful{}, Push: stuck{}}}, DefaultUpstream: "docker.io", Gate: deletable{},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.Close)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*pushTime)
+		defer cancel()
+		w, began := httptest.NewRecorder(), time.Now()
+		p.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodDelete, "/v2/web/manifests/sha256-"+strings.Repeat("0a", 32)+".sig", nil))
+		if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+		if took := time.Since(began); took != pushTime {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
 // Where as many uploads are under way as may be, the upstream is asked for no more.
 func TestUploadsAreBegunInBoundedNumber(t *testing.T) {
 	parts := &untouched{}

@@ -119,6 +119,6 @@ const (
 	readPatience  = writePatience    // how long a client may send nothing of a blob
 	slowestPush   = 8 << 10          // bytes a second that a client sends at least, on average
 	signTime      = 2 * time.Minute
-	pushTime      = 10 * time.Minute // how long one manifest may take, with all that is read and written for it
+	pushTime      = 10 * time.Minute // how long one manifest may take, or one deletion, with all that is read and written for it
 	maxMerges     = 50               // how often one signature artifact is merged
 )

@@ -7,6 +7,7 @@ import (
 	"hash"
 	"io"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -29,7 +30,9 @@ func (q *request) relay(v *view, u session, body io.Reader, size int64, ranged b
 	}
 	p := &piece{source: body, hash: h, most: maxUploadSize - u.Offset}
 	if missing := u.Held - u.Offset; missing > 0 {
+		stop := context.AfterFunc(ctx, func() { _ = p.Close() })
 		n, err := io.CopyN(io.Discard, p, missing) // the upstream has it
+		stop()
 		if err != nil && err != io.EOF {
 			return u, interrupted(err)
 		}
@@ -127,6 +130,7 @@ type patient struct {
 	patience time.Duration
 	came     int64
 	waited   time.Duration // in all
+	closed   atomic.Bool
 }
 
 // Read implements io.Reader.
@@ -135,6 +139,9 @@ func (p *patient) Read(b []byte) (int, error) {
 	left := min(p.patience, p.patience+time.Duration(p.came/slowestPush)*time.Second-p.waited)
 	if err := p.control.SetReadDeadline(began.Add(left)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return 0, err
+	}
+	if p.closed.Load() { // after the deadline was set, which would outlast that of Close
+		return 0, os.ErrDeadlineExceeded
 	}
 	n, err := p.source.Read(b)
 	p.came += int64(n)
@@ -149,7 +156,10 @@ func (p *patient) Read(b []byte) (int, error) {
 }
 
 // Close ends a Read under way, and all that come after.
-func (p *patient) Close() error { return p.control.SetReadDeadline(time.Unix(1, 0)) }
+func (p *patient) Close() error {
+	p.closed.Store(true)
+	return p.control.SetReadDeadline(time.Unix(1, 0))
+}
 
 // Bounds of what is read of a body only to be thrown away.
 const (

@@ -70,3 +70,22 @@ func TestASlowClientKeepsItsPlaceForALimitedTime(t *testing.T) {
 		})
 	}
 }
+
+// A body that is closed between two reads is not read any further.
+func TestNothingIsReadOfABodyThatWasClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := &connection{ResponseWriter: httptest.NewRecorder(), pace: time.Second, piece: 1, left: 3}
+		body := &patient{source: client, control: http.NewResponseController(client), patience: readPatience}
+		if _, err := body.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := body.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if n, err := body.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%d bytes, %v", n, err)
+			}
+		}
+	})
+}

@@ -95,6 +95,11 @@ func newRequest(p *Proxy, l *live, w http.ResponseWriter, r *http.Request) *requ
 	q := &request{live: l, r: r, begin: p.now(), writer: countingWriter{ResponseWriter: w}}
 	q.writer.slow, _ = w.(interface{ SetWriteDeadline(time.Time) error })
 	q.w = &q.writer
+	if q.writer.slow != nil && r.ContentLength != 0 {
+		// That of the answer before on this connection is none for what net/http says when
+		// the body is asked for (100 Continue). What fails here is told by what follows.
+		_ = q.writer.slow.SetWriteDeadline(time.Time{})
+	}
 	q.client = clientOf(r, l.TrustedProxies)
 	q.path = r.URL.EscapedPath()
 	if len(q.path) != len(r.RequestURI) {

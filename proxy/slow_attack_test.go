@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -67,5 +68,37 @@ func TestD7NoAnswerWaitsForItsReaderForEver(t *testing.T) {
 				t.Error("it waits for its reader for ever")
 			}
 		})
+	}
+}
+
+// asking is a body that notes until when its reader could be told to go on.
+type asking struct {
+	*unhurried
+	late bool
+}
+
+func (a *asking) Read([]byte) (int, error) {
+	a.late = a.late || !a.until.IsZero() && !a.until.After(time.Now())
+	return 0, io.EOF
+}
+
+// How long the last answer of a connection could take is not how long the next request
+// may wait before its client is told to send what it has.
+func TestTheTimeOfAnAnswerIsNotThatOfTheNextRequest(t *testing.T) {
+	w := newWorld(t, pushable)
+	client := &unhurried{ResponseRecorder: httptest.NewRecorder(), until: time.Now().Add(-time.Second)}
+	body := &asking{unhurried: client}
+	request := httptest.NewRequest("PUT", manifestPath("ghcr.io/open/web", "v1"), body)
+	request.ContentLength = 10
+	request.Header.Set("Expect", "100-continue")
+	w.proxy.ServeHTTP(client, request)
+	if client.Code != 400 {
+		t.Fatalf("status %d: %s", client.Code, client.Body)
+	}
+	if body.late {
+		t.Error("its time to be answered was over before it was read")
+	}
+	if client.forever {
+		t.Error("it waits for its reader for ever")
 	}
 }

@@ -111,7 +111,7 @@ func (v *view) changeTagOnce(ctx context.Context, tag string, c change) (*manife
 }
 
 func overwritten(tag string, err error) *Error {
-	return unavailable("others keep overwriting the tag "+tag+": push again", retryAfterDefault, err)
+	return unavailable("others keep overwriting the tag "+tag+": try again", retryAfterDefault, err)
 }
 
 // heldBy is readVersion for a tag that is about to be written. That what it names is no
@@ -197,7 +197,7 @@ func unionOfListings(tag string, pushed *manifest) change {
 		if held == nil {
 			return pushed, nil, true, nil
 		}
-		if !held.isListing() {
+		if !held.listsReferrersOf(tag) {
 			return nil, nil, false, inTheWay(tag, "something else than the list of referrers that belongs there", nil)
 		}
 		var added []v1.Descriptor
@@ -262,6 +262,20 @@ func (m *manifest) isListing() bool {
 	return m.index && m.subject == nil
 }
 
+// listsReferrersOf reports whether what a fallback tag holds is the list that belongs
+// there, and can be written anew. An index for several platforms is none, least of all
+// the very one that the tag is made of, which a copy by digest is tagged so: it would lose
+// its name. Other clients keep a referrer's platform where they know of one, and always
+// its type (oras copies attestations of BuildKit's so).
+func (m *manifest) listsReferrersOf(tag string) bool {
+	for _, desc := range m.manifests {
+		if desc.Platform != nil && desc.ArtifactType == "" {
+			return false
+		}
+	}
+	return m.index && m.subject == nil && fallbackTag(m.digest) != tag
+}
+
 // list adds a manifest to the list of its subject's referrers under the fallback tag, for
 // an upstream that keeps no list by itself.
 func (v *view) list(ctx context.Context, m *manifest) error {
@@ -285,9 +299,7 @@ func (v *view) list(ctx context.Context, m *manifest) error {
 }
 
 // unlist takes a manifest off the list of its subject's referrers, where that is kept
-// under the fallback tag, with the same care. It comes before the deletion, for what is
-// deleted does not say any more what it referred to. What no list can be read in lists
-// nothing.
+// under the fallback tag, with the same care. What no list can be read in lists nothing.
 func (v *view) unlist(ctx context.Context, m *manifest) error {
 	if m.subject == nil {
 		return nil
@@ -296,8 +308,9 @@ func (v *view) unlist(ctx context.Context, m *manifest) error {
 	if _, err := parseDigest(subject.String()); err != nil {
 		return nil // then nothing lists it
 	}
-	_, err := v.changeTag(ctx, fallbackTag(subject), func(_ context.Context, held *manifest) (*manifest, []byte, bool, error) {
-		if held == nil || !held.isListing() {
+	tag := fallbackTag(subject)
+	_, err := v.changeTag(ctx, tag, func(_ context.Context, held *manifest) (*manifest, []byte, bool, error) {
+		if held == nil || !held.listsReferrersOf(tag) {
 			return held, nil, false, nil
 		}
 		if _, listed := held.reaches(m.digest); !listed {

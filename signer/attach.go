@@ -66,7 +66,8 @@ func orHeld(tag string, err error) error {
 type document interface {
 	// encode returns the manifest, and the config that goes with it, nil when
 	// there is none to be written. Both depend on what was read and added
-	// alone, so that two writers that merge the same write the same bytes.
+	// alone, and on the time only where that is to be recorded, so that two
+	// writers that merge the same write the same bytes.
 	encode() (manifest, config []byte, err error)
 	mediaType() types.MediaType
 	size() int // of the list that is added to

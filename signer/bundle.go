@@ -255,7 +255,7 @@ func (s *Signer) bundleOf(ctx context.Context, repository string, desc v1.Descri
 	return bundle, nil
 }
 
-// isNone reports whether err says that there is nothing that could be ours, now or when
+// isNone reports whether err says that there is nothing that could be read, now or when
 // it is asked for again.
 func isNone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrTooLarge) }
 

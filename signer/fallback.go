@@ -50,13 +50,16 @@ func parseReferrersIndex(data []byte) (referrersIndex, error) {
 		}
 		for i, raw := range index.manifests {
 			var desc struct {
-				Digest   string          `json:"digest"`
-				Platform json.RawMessage `json:"platform"`
+				Digest       string          `json:"digest"`
+				ArtifactType json.RawMessage `json:"artifactType"`
+				Platform     json.RawMessage `json:"platform"`
 			}
 			if err := json.Unmarshal(raw, &desc); err != nil || desc.Digest == "" {
 				return referrersIndex{}, fmt.Errorf("manifest %d has no digest", i)
 			}
-			if len(desc.Platform) > 0 && string(desc.Platform) != "null" {
+			// Some keep a referrer's platform where they know of one, as oras does of
+			// attestations of BuildKit's, and always its type.
+			if isSaid(desc.Platform) && !isSaid(desc.ArtifactType) {
 				return referrersIndex{}, errOwnName
 			}
 			index.digests = append(index.digests, desc.Digest)
@@ -64,6 +67,11 @@ func parseReferrersIndex(data []byte) (referrersIndex, error) {
 		return index, nil
 	}
 	return referrersIndex{}, errOwnName
+}
+
+// isSaid reports whether a member of a descriptor is there, and says something.
+func isSaid(member json.RawMessage) bool {
+	return len(member) > 0 && string(member) != "null" && string(member) != `""`
 }
 
 var errOwnName = errors.New("it is an image, which cosign copy tags so")

@@ -66,3 +66,32 @@ func TestAnImageUnderTheFallbackTagIsNotDestroyed(t *testing.T) {
 		})
 	}
 }
+
+// A list of referrers may tell a referrer's platform: oras copies attestations of
+// BuildKit's so. It is added to, and what it says stays.
+func TestAListThatTellsAPlatformIsAddedTo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := newTestRegistry()
+		subject := reg.image(t, "v1")
+		attestation := v1.Descriptor{
+			MediaType: types.OCIManifestSchema1, Digest: reg.image(t, "attestation"), Size: 1,
+			ArtifactType: "application/vnd.docker.attestation.manifest.v1+json", Platform: &v1.Platform{OS: "unknown", Architecture: "unknown"},
+		}
+		list, err := json.Marshal(v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{attestation}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		reg.put(t, FallbackTag(subject), types.OCIImageIndex, list)
+		if _, err := mustSigner(t, Config{Registry: reg, Formats: []Format{FormatBundle}}).Sign(t.Context(), request(subject)); err != nil {
+			t.Fatal(err)
+		}
+		data, err := reg.Manifest(t.Context(), testRepository, FallbackTag(subject))
+		if err != nil {
+			t.Fatal(err)
+		}
+		listed := ReferrersIndex(data)
+		if len(listed) != 2 || listed[0].Digest != attestation.Digest || listed[0].Platform == nil {
+			t.Errorf("listed are %+v", listed)
+		}
+	})
+}

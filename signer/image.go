@@ -223,8 +223,9 @@ func joined[T any](held, added []T) []T {
 }
 
 // encode returns the manifest, and the config that goes with it (nil when the
-// config that was read is kept). Both depend on the layers alone, so that two
-// writers that merge the same signatures write the same bytes.
+// config that was read is kept). Both depend on the layers alone, unless the config is to
+// say when it was written, so that two writers that merge the same signatures write the
+// same bytes.
 func (img signatureImage) encode() (manifest, config []byte, err error) {
 	var configField json.RawMessage
 	if img.config != "" {

@@ -1,6 +1,7 @@
 package signer
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,6 +35,10 @@ const (
 
 	// maxReturns bounds how often what another writer puts back is removed again.
 	maxReturns = 3
+
+	// maxUnmoved bounds how often it is tried to remove something from what stays as it
+	// is to the byte. It is more than maxFailures, which tells more.
+	maxUnmoved = 5
 )
 
 // inTotoArtifact is the artifact type of a referrer that holds envelopes as the tag of
@@ -170,6 +175,9 @@ func (s *Signer) attestationsLike(ctx context.Context, r Request, img signatureI
 		}
 		g.Go(func() error {
 			data, err := s.registry.Blob(ctx, r.Repository, digest, maxPayloadSize)
+			if isNone(err) {
+				return nil // nobody can tell what it says
+			}
 			if err != nil {
 				return fmt.Errorf("read attestation %s: %w", digest, err)
 			}
@@ -222,6 +230,9 @@ func (s *Signer) referrerLike(ctx context.Context, r Request, desc v1.Descriptor
 			return false, nil
 		}
 		data, err := s.registry.Blob(ctx, r.Repository, layer.Digest, maxPayloadSize)
+		if isNone(err) {
+			return false, nil
+		}
 		if err != nil || digestOf(data) != layer.Digest {
 			return false, err
 		}
@@ -297,6 +308,9 @@ type removal struct {
 
 	gone    bool // when it was last looked at
 	returns int  // times that they were there again
+
+	before  []byte // what it was last removed from
+	unmoved int    // times in a row that this was the same
 }
 
 func (r *removal) read(raw []byte) (document, error) {
@@ -333,6 +347,15 @@ func (r *removal) drops(digest string) bool { return slices.Contains(r.drop, dig
 func (r *removal) prepare(context.Context) error { return nil }
 
 func (r *removal) to(d document) (document, error) {
+	before, _, err := d.encode()
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(before, r.before) {
+		r.before, r.unmoved = before, 0
+	} else if r.unmoved++; r.unmoved == maxUnmoved {
+		return nil, errors.New("what is written there changes nothing: a registry that adds it to what it has, as Vidimus does, takes nothing away so")
+	}
 	switch d := d.(type) {
 	case referrersIndex:
 		left := d

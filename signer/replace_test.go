@@ -1,11 +1,15 @@
 package signer
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -200,6 +204,45 @@ func TestOnlyWhatASignedStatementSaysIsReplaced(t *testing.T) {
 	})
 }
 
+// What is listed, and gone or too large to be read, is not in the way of a new attestation,
+// as it is not of a signature. What could not be asked for is.
+func TestWhatCannotBeReadIsNotReplaced(t *testing.T) {
+	for name, test := range map[string]struct {
+		blob  error
+		fails bool
+	}{
+		"gone":      {fs.ErrNotExist, false},
+		"too large": {ErrTooLarge, false},
+		"not told":  {errors.New("status 503"), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				reg := newTestRegistry()
+				subject := reg.image(t, "v1")
+				both := []Format{FormatTag, FormatBundle}
+				if _, err := mustSigner(t, Config{Registry: reg, Formats: both}).Sign(t.Context(), attested(subject, scanType, "old")); err != nil {
+					t.Fatal(err)
+				}
+				reg.before = func(method, path string) error {
+					if method == http.MethodGet && strings.Contains(path, "/blobs/") {
+						return test.blob
+					}
+					return nil
+				}
+				r := attested(subject, scanType, "new")
+				r.Replace = true
+				results, err := mustSigner(t, Config{Registry: reg, Formats: both}).Sign(t.Context(), r)
+				if (err != nil) != test.fails {
+					t.Fatalf("error %v", err)
+				}
+				if !test.fails && results[0].Replaced != 0 {
+					t.Errorf("%d are replaced", results[0].Replaced)
+				}
+			})
+		})
+	}
+}
+
 func must[T any](value T, err error) T {
 	if err != nil {
 		panic(err)
@@ -331,6 +374,46 @@ func TestReplacingWhereNothingIsDeleted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Where what is written is joined with what is there, as Vidimus does it, nothing goes so:
+// that is told soon, and what is new stays.
+func TestReplacingWhereWhatIsWrittenIsAddedTo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := newTestRegistry()
+		subject := reg.image(t, "v1")
+		tag := "/v2/" + testRepository + "/manifests/" + AttestationTag(subject)
+		inner := reg.handler
+		reg.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			held := httptest.NewRecorder()
+			inner.ServeHTTP(held, httptest.NewRequest(http.MethodGet, tag, nil))
+			if r.Method == http.MethodPut && r.URL.Path == tag && held.Code == http.StatusOK {
+				union, _, err := Union(must(io.ReadAll(r.Body)), held.Body.Bytes())
+				if err != nil {
+					t.Error(err)
+				}
+				r.Body = io.NopCloser(bytes.NewReader(union))
+			}
+			inner.ServeHTTP(w, r)
+		})
+		if _, err := mustSigner(t, Config{Registry: reg}).Sign(t.Context(), attested(subject, scanType, "old")); err != nil {
+			t.Fatal(err)
+		}
+		r := attested(subject, scanType, "new")
+		r.Replace = true
+		began := time.Now()
+		_, err := mustSigner(t, Config{Registry: reg}).Sign(t.Context(), r)
+		if err == nil || !strings.Contains(err.Error(), "takes nothing away") {
+			t.Errorf("error %v", err)
+		}
+		if took := time.Since(began); took > 15*time.Second {
+			t.Errorf("told after %v", took)
+		}
+		tagged, _ := reg.said(t, subject)
+		if diff := cmp.Diff([]string{"scan.example new", "scan.example old"}, tagged); diff != "" {
+			t.Error(diff)
+		}
+	})
 }
 
 func TestASignatureReplacesNothing(t *testing.T) {

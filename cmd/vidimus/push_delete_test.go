@@ -58,3 +58,44 @@ func TestNoTagStandsUnsignedForADeletionThatBrokeOff(t *testing.T) {
 		}
 	}
 }
+
+// A signature that the upstream does not let go stays on the list of what refers to its
+// image, which needs it; one that went is taken off by the same again.
+func TestASignatureThatIsNotDeletedStaysListed(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		lie   func(up *lying.Registry, m lying.Match)
+		stays bool
+	}{
+		"refused":  {func(up *lying.Registry, m lying.Match) { up.Prevent(m, lying.Status(http.StatusMethodNotAllowed)) }, true},
+		"failed":   {func(up *lying.Registry, m lying.Match) { up.Prevent(m, lying.Status(http.StatusInternalServerError)) }, true},
+		"happened": {func(up *lying.Registry, m lying.Match) { up.Lie(m, lying.Reset()) }, false},
+	} {
+		up := lying.Start(t)
+		up.WithoutReferrers()
+		p := newPushing(t, up)
+		image := lying.Image("web")
+		p.created(p.image("local/bundles/web", image, "v1"))
+		bundle := p.bundleOf("bundles/web", image.Digest())
+		test.lie(up, lying.Manifest("bundles/web", bundle).Method("DELETE"))
+		if response, _ := p.do("DELETE", "/v2/local/bundles/web/manifests/"+bundle, nil, nil); response.StatusCode == http.StatusAccepted {
+			t.Errorf("%s: it is deleted", name)
+		}
+		up.BeHonest()
+		if test.stays {
+			if listed := p.listed("bundles/web", image.Digest()); !slices.Equal(listed, []string{bundle}) {
+				t.Errorf("%s: listed are %q", name, listed)
+			}
+			if status := p.pulls("local/bundles/web", "v1"); status != http.StatusOK {
+				t.Errorf("%s: the image is pulled with %d", name, status)
+			}
+		}
+		p.do("DELETE", "/v2/local/bundles/web/manifests/"+bundle, nil, nil)
+		if listed := p.listed("bundles/web", image.Digest()); len(listed) > 0 {
+			t.Errorf("%s: listed are %q, and it is deleted", name, listed)
+		}
+		if status := p.pulls("local/bundles/web", "v1"); status != http.StatusForbidden {
+			t.Errorf("%s: without its signature the image is pulled with %d", name, status)
+		}
+	}
+}

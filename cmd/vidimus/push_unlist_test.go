@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -179,5 +180,32 @@ func TestAListThatLosesAReferrerKeepsWhatItSays(t *testing.T) {
 		if content.Digest() == one.Digest() && (len(list.Manifests) != 1 || list.Manifests[0]["unknown"] != "kept too") {
 			t.Errorf("what is left is %s", body)
 		}
+	}
+}
+
+// Who deletes a referrer whose list others keep writing is told to do that again, and not
+// to push.
+func TestADeletionThatOthersUndoIsToldOf(t *testing.T) {
+	t.Parallel()
+	up := lying.Start(t)
+	up.WithoutReferrers()
+	p := newPushing(t, up)
+	image := lying.Image("web")
+	one, tag := textAbout(image, "one"), lying.FallbackTag(image.Digest())
+	list := lying.IndexOf(one.Descriptor())
+	up.Push("open/web", image, "v1")
+	up.Push("open/web", one)
+	up.Push("open/web", list, tag)
+	up.Lie(lying.Manifest("open/web", tag).GET(), lying.Before(func(context.Context) { up.Push("open/web", list, tag) }))
+	response, text := p.do("DELETE", "/v2/local/open/web/manifests/"+one.Digest().String(), nil, nil)
+	if response.StatusCode != http.StatusServiceUnavailable || !strings.Contains(text, "others keep overwriting the tag "+tag) || strings.Contains(text, "push again") {
+		t.Errorf("%d %s", response.StatusCode, text)
+	}
+	up.BeHonest()
+	if response, text := p.do("DELETE", "/v2/local/open/web/manifests/"+one.Digest().String(), nil, nil); response.StatusCode != http.StatusNotFound {
+		t.Errorf("again: %d %s", response.StatusCode, text)
+	}
+	if listed := p.listed("open/web", image.Digest()); len(listed) > 0 {
+		t.Errorf("listed are %q", listed)
 	}
 }

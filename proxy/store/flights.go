@@ -135,12 +135,12 @@ func (s *Store) expireLocked(t *transfer) {
 	t.stop(errAbandoned)
 }
 
-// unwanted is called when the last reader of t left. While somebody waits for
-// a slot, t among them, it ends at once.
+// unwanted is called when the last reader of t left. While somebody waits for a slot
+// that it may have, or holds, it ends at once; t may be that itself.
 func (s *Store) unwanted(t *transfer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.waiting > 0 {
+	if share := s.shares[t.host()]; s.waiting > 0 || share != nil && share.waiting > 0 {
 		s.expireLocked(t)
 	}
 }
@@ -150,15 +150,15 @@ func (s *Store) unwanted(t *transfer) {
 // reads, and that has not been displaced already.
 func (s *Store) acquire(ctx context.Context, t *transfer) (release func(), err error) {
 	share := s.share(t.host())
-	if err := s.take(ctx, share, func(other *transfer) bool { return other.host() == t.host() }); err != nil {
+	if err := s.take(ctx, share.places, &share.waiting, func(other *transfer) bool { return other.host() == t.host() }); err != nil {
 		return nil, err
 	}
-	if err := s.take(ctx, s.slots, func(*transfer) bool { return true }); err != nil {
-		<-share
+	if err := s.take(ctx, s.slots, &s.waiting, func(*transfer) bool { return true }); err != nil {
+		<-share.places
 		return nil, err
 	}
 	t.update(func() { t.phase = opening })
-	return func() { <-s.slots; <-share }, nil
+	return func() { <-s.slots; <-share.places }, nil
 }
 
 // host is what the owner's name begins with, up to a slash.
@@ -167,27 +167,33 @@ func (t *transfer) host() string {
 	return host
 }
 
-// share returns the slots that transfers from one host may take.
-func (s *Store) share(host string) chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	share := s.shares[host]
-	if share == nil {
-		share = make(chan struct{}, s.limits.transfers-s.limits.transfers/4)
-		s.shares[host] = share
-	}
-	return share
+// share is how many slots transfers from one host may take.
+type share struct {
+	places  chan struct{}
+	waiting int // for one of them; the store's mutex is held
 }
 
-// take waits for a place, which those could give back that help.
-func (s *Store) take(ctx context.Context, places chan struct{}, helps func(*transfer) bool) error {
+func (s *Store) share(host string) *share {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	of := s.shares[host]
+	if of == nil {
+		of = &share{places: make(chan struct{}, s.limits.transfers-s.limits.transfers/4)}
+		s.shares[host] = of
+	}
+	return of
+}
+
+// take waits for a place, which those could give back that help, and counts itself among
+// those that wait.
+func (s *Store) take(ctx context.Context, places chan struct{}, waiting *int, helps func(*transfer) bool) error {
 	select {
 	case places <- struct{}{}:
 		return nil
 	default:
 	}
-	s.await(1, helps)
-	defer s.await(-1, helps)
+	s.await(waiting, 1, helps)
+	defer s.await(waiting, -1, helps)
 	select {
 	case places <- struct{}{}:
 		return nil
@@ -197,10 +203,10 @@ func (s *Store) take(ctx context.Context, places chan struct{}, helps func(*tran
 }
 
 // await counts who waits for a slot, and makes room for the newcomer.
-func (s *Store) await(n int, helps func(*transfer) bool) {
+func (s *Store) await(waiting *int, n int, helps func(*transfer) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.waiting += n
+	*waiting += n
 	if n < 0 {
 		return
 	}

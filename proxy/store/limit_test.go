@@ -178,3 +178,34 @@ func TestAHostThatDripsLeavesSlotsToOthers(t *testing.T) {
 		readers.Wait()
 	})
 }
+
+// Nor do those that wait for it end what goes on of others when a client has left: they
+// could not have its slots.
+func TestAHostThatDripsEndsNoTransferOfOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mustOpen(t, Config{})
+		ended, other := make(chan error, 2*MaxTransfers), make(chan error, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		var readers sync.WaitGroup
+		for n := range MaxTransfers {
+			readers.Go(func() {
+				if r, _, err := s.Fetch(ctx, fmt.Sprint("slow.example/", n), numbered(n), -1, 0, -1, waits(ended)); err == nil {
+					<-ctx.Done()
+					r.Close()
+				}
+			})
+		}
+		synctest.Wait()
+		r, _, err := s.Fetch(t.Context(), "fast.example/web", numbered(MaxTransfers), -1, 0, -1, waits(other))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		synctest.Wait()
+		if len(other) != 0 {
+			t.Errorf("it is ended by %v", <-other)
+		}
+		cancel()
+		readers.Wait()
+	})
+}

@@ -121,10 +121,10 @@ type Store struct {
 
 	mu      sync.Mutex
 	closed  bool
-	shares  map[string]chan struct{} // of slots, by the host that owners' names begin with
-	flights map[flight]*transfer     // to be joined
-	alive   map[*transfer]struct{}   // all that have not ended
-	waiting int                      // transfers that wait for a slot
+	shares  map[string]*share      // of slots, by the host that owners' names begin with
+	flights map[flight]*transfer   // to be joined
+	alive   map[*transfer]struct{} // all that have not ended
+	waiting int                    // transfers that wait for a slot, and have their share
 }
 
 // Stats is what a Store holds.
@@ -154,7 +154,7 @@ func Open(config Config) (*Store, error) {
 		looks:   make(chan struct{}, maxLooks),
 		seals:   newSeals(maxSeals),
 		buffers: newBuffers(),
-		shares:  make(map[string]chan struct{}),
+		shares:  make(map[string]*share),
 		flights: make(map[flight]*transfer),
 		alive:   make(map[*transfer]struct{}),
 	}

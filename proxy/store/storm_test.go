@@ -300,8 +300,8 @@ func (m *storm) checkNothingStays() {
 		m.t.Errorf("%d transfers, %d to be joined", n, len(s.flights))
 	}
 	for host, share := range s.shares {
-		if len(share) != 0 {
-			m.t.Errorf("%d slots are taken from %s", len(share), host)
+		if len(share.places) != 0 || share.waiting != 0 {
+			m.t.Errorf("%d slots are taken from %s, %d wait", len(share.places), host, share.waiting)
 		}
 	}
 	if len(s.slots) != 0 || len(s.looks) != 0 || s.waiting != 0 {

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -84,5 +85,43 @@ func TestACertificateIsShownToTheRegistryAlone(t *testing.T) {
 	}
 	if shown.Load() == 0 || shownElsewhere.Load() > 0 {
 		t.Errorf("shown to the registry %d times, and elsewhere %d times", shown.Load(), shownElsewhere.Load())
+	}
+}
+
+// A piece of an upload lasts as long as its sender likes. It takes no connection from what
+// is asked of a registry that is shown a certificate, or goes by another name, either.
+func TestAPieceTakesNoConnectionWithACertificate(t *testing.T) {
+	arrived, goOn := make(chan struct{}), make(chan struct{})
+	manifest := []byte(`{"schemaVersion":2}`)
+	registry := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method {
+		case http.MethodPatch:
+			close(arrived)
+			<-goOn
+			w.Header().Set("Location", r.URL.Path)
+			w.WriteHeader(http.StatusAccepted)
+		default:
+			_, _ = w.Write(manifest)
+		}
+	}))
+	defer registry.Close()
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: registry.Certificate().Raw})
+	client, err := New(Config{Name: "reg.test", URL: registry.URL, CA: ca, ServerName: "example.com", Limits: Limits{Connections: 1}, Timeouts: Timeouts{Whole: 5 * time.Second}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	sent := make(chan error)
+	go func() {
+		_, _, err := client.AppendUpload(context.Background(), "acme/web", "/v2/acme/web/blobs/uploads/1", 0, 1, false, bytes.NewReader([]byte("x")))
+		sent <- err
+	}()
+	<-arrived
+	if _, _, _, err := client.Manifest(t.Context(), "acme/web", "v1", v1.Hash{}); err != nil {
+		t.Error(err)
+	}
+	close(goOn)
+	if err := <-sent; err != nil {
+		t.Error(err)
 	}
 }

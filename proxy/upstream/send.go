@@ -284,8 +284,8 @@ func (c *Client) send(over *http.Transport, request *http.Request) (*http.Respon
 	if err != nil {
 		return nil, transportFault(request.Context(), err)
 	}
-	if c.certified != nil && to == c.own {
-		over = c.certified
+	if own := c.certified[over]; own != nil && to == c.own {
+		over = own
 	}
 	request.Header.Set("User-Agent", c.userAgent)
 	request.Header.Set("Accept-Encoding", "identity")

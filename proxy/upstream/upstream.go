@@ -125,9 +125,9 @@ type Client struct {
 	limits    Limits
 	egress    egress
 	transport *http.Transport
-	writing   *http.Transport // for what changes something: it may take longer, and takes no connection from pulls
-	pieces    *http.Transport // for pieces of blobs, which last as long as who sends them likes: they take none from either
-	certified *http.Transport // to the registry's own origin, when it has a certificate or another name
+	writing   *http.Transport                     // for what changes something: it may take longer, and takes no connection from pulls
+	pieces    *http.Transport                     // for pieces of blobs, which last as long as who sends them likes: they take none from either
+	certified map[*http.Transport]*http.Transport // what each is to the registry's own origin, when there is a certificate or another name
 	auth      *authenticator
 	marks     tagMarks
 	allowance allowance
@@ -179,10 +179,14 @@ func newClient(config Config, dial dialFunc) (*Client, error) {
 	c.pieces.WriteBufferSize = transportWrite
 	c.pieces.MaxConnsPerHost = 0 // who sends them bounds how many there are
 	if config.Certificate != nil || config.ServerName != "" {
-		c.certified = newTransport(config.Proxy, roots, c.breaker.guard(dial), patient, c.limits)
-		c.certified.TLSClientConfig.ServerName = config.ServerName
-		if config.Certificate != nil {
-			c.certified.TLSClientConfig.Certificates = []tls.Certificate{*config.Certificate}
+		c.certified = make(map[*http.Transport]*http.Transport)
+		for _, usual := range []*http.Transport{c.transport, c.writing, c.pieces} {
+			own := usual.Clone()
+			own.TLSClientConfig.ServerName = config.ServerName
+			if config.Certificate != nil {
+				own.TLSClientConfig.Certificates = []tls.Certificate{*config.Certificate}
+			}
+			c.certified[usual] = own
 		}
 	}
 	c.auth = &authenticator{
@@ -202,8 +206,8 @@ func (c *Client) Close() {
 	c.transport.CloseIdleConnections()
 	c.writing.CloseIdleConnections()
 	c.pieces.CloseIdleConnections()
-	if c.certified != nil {
-		c.certified.CloseIdleConnections()
+	for _, own := range c.certified {
+		own.CloseIdleConnections()
 	}
 }
 
