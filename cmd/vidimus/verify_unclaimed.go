@@ -34,9 +34,7 @@ func (f *verifyFlags) verifyUnclaimed(ctx context.Context, reference name.Refere
 		return nil, err
 	}
 	defer free()
-	subject := verifier.Subject{
-		Repository: registryName(reference.Context().Registry) + "/" + reference.Context().RepositoryStr(), Digest: digest,
-	}
+	subject := verifier.Subject{Repository: canonicalName(reference), Digest: digest}
 	report := verifier.Verify(ctx, registry, subject, []verifier.Authority{by.Authority}, verifier.Sources(), nil)
 	var payloads []json.RawMessage
 	for _, e := range report.Evidence {
