@@ -56,12 +56,15 @@ type OutputFile struct {
 // before or whole: all are written and synced under temporary names beside
 // their places before the first takes its name, in the order given. With
 // overwrite false a file that exists is an error that matches fs.ErrExist, and
-// then none of the files is left behind.
+// then none of the files is left behind. What is there and is no file (a pipe, a
+// device, a link to one) is written into where it may be overwritten.
 func WriteFiles(overwrite bool, files ...OutputFile) (err error) {
 	var staged, placed []string
 	defer func() {
 		for _, name := range staged {
-			err = errors.Join(err, ignoreMissing(os.Remove(name)))
+			if name != "" {
+				err = errors.Join(err, ignoreMissing(os.Remove(name)))
+			}
 		}
 		if err == nil || overwrite {
 			return
@@ -71,6 +74,10 @@ func WriteFiles(overwrite bool, files ...OutputFile) (err error) {
 		}
 	}()
 	for _, file := range files {
+		if overwrite && isNoFile(file.Path) {
+			staged = append(staged, "")
+			continue
+		}
 		name, err := stage(file)
 		if name != "" {
 			staged = append(staged, name)
@@ -80,17 +87,42 @@ func WriteFiles(overwrite bool, files ...OutputFile) (err error) {
 		}
 	}
 	for i, file := range files {
+		if staged[i] == "" {
+			if err := writeInto(file); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := place(staged[i], file.Path, overwrite); err != nil {
 			return err
 		}
 		placed = append(placed, file.Path)
 	}
-	for _, file := range files {
+	for i, file := range files {
+		if staged[i] == "" {
+			continue
+		}
 		if err := syncDirectory(filepath.Dir(file.Path)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// isNoFile reports whether something is at path that is neither a file nor a directory.
+func isNoFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && !info.Mode().IsRegular() && !info.IsDir()
+}
+
+func writeInto(file OutputFile) (err error) {
+	f, err := os.OpenFile(file.Path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	_, err = f.Write(file.Data)
+	return err
 }
 
 // stage writes file under a temporary name beside its place.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -149,4 +150,35 @@ func TestWriteFiles(t *testing.T) {
 			t.Errorf("%s, %v", data, err)
 		}
 	})
+}
+
+// What is no regular file is written into, and never replaced: --bundle /dev/stdout by
+// root would make a file of the device.
+func TestWriteFilesIntoWhatIsNoFile(t *testing.T) {
+	dir := t.TempDir()
+	fifo, link := filepath.Join(dir, "fifo"), filepath.Join(dir, "link")
+	if err := errors.Join(syscall.Mkfifo(fifo, 0o600), os.Symlink(fifo, link)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{fifo, link} {
+		reader, err := os.OpenFile(fifo, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer reader.Close()
+		if err := WriteFiles(true, OutputFile{Path: path, Data: []byte("x"), Mode: 0o644}); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path)
+		if err != nil || info.Mode().Type() != fs.ModeNamedPipe {
+			t.Fatalf("%s is replaced: %v, %v", path, info.Mode(), err)
+		}
+		got := make([]byte, 1)
+		if _, err := reader.Read(got); err != nil || string(got) != "x" {
+			t.Errorf("%s: %q, %v", path, got, err)
+		}
+	}
+	if err := WriteFiles(false, OutputFile{Path: fifo, Data: []byte("x"), Mode: 0o644}); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("without leave to overwrite: %v", err)
+	}
 }

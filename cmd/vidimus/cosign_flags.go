@@ -175,6 +175,9 @@ func registerCosignFlags(cmd *cobra.Command, command string) {
 		if err := refuseUnread(flags, unread); err != nil {
 			return misuse(err)
 		}
+		if err := refuseWritingOver(flags, args); err != nil {
+			return misuse(err)
+		}
 		if timeout > 0 {
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
@@ -198,7 +201,8 @@ func registerCosignFlags(cmd *cobra.Command, command string) {
 
 // fromEnvironment takes flags that are not given from the environment, as cosign does:
 // COSIGN_REGISTRY_PASSWORD is --registry-password. Only names of several words are looked
-// for, and COSIGN_PASSWORD and COSIGN_REPOSITORY are no flags'.
+// for, and COSIGN_PASSWORD and COSIGN_REPOSITORY are no flags'. What makes a verification
+// prove less is refused: it is said on the command line, where it is seen.
 func fromEnvironment(flags *pflag.FlagSet) error {
 	var faults []error
 	flags.VisitAll(func(f *pflag.Flag) {
@@ -209,9 +213,22 @@ func fromEnvironment(flags *pflag.FlagSet) error {
 		}
 		if err := flags.Set(f.Name, value); err != nil {
 			faults = append(faults, fmt.Errorf("%s: not a value of --%s", variable, f.Name))
+		} else if loosens(flags, f) {
+			faults = append(faults, fmt.Errorf("%s would have less proven: give --%s=%s on the command line if that is meant", variable, f.Name, f.Value))
 		}
 	})
 	return errors.Join(faults...)
+}
+
+// loosens reports whether a flag makes a verification prove less than without it.
+func loosens(flags *pflag.FlagSet, f *pflag.Flag) bool {
+	switch f.Name {
+	case "check-claims":
+		return f.Value.String() == "false"
+	case "insecure-ignore-tlog", "private-infrastructure": // no log is asked for with a key
+		return f.Value.String() == "true" && !flags.Changed("key")
+	}
+	return false
 }
 
 // formerNames returns what cosign called its flags once, and still takes. In its first

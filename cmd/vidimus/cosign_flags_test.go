@@ -61,6 +61,63 @@ func TestVariablesOfCosigns(t *testing.T) {
 	}
 }
 
+// TestTheEnvironmentLoosensNoVerification: what makes verify prove less is said where
+// verify is.
+func TestTheEnvironmentLoosensNoVerification(t *testing.T) {
+	isolate(t)
+	certified := []string{"--certificate-identity", "me", "--certificate-oidc-issuer", "https://issuer.example"}
+	for _, tt := range []struct {
+		variable, value string
+		args            []string
+		refused         bool
+	}{
+		{"COSIGN_CHECK_CLAIMS", "false", []string{"--key", "missing.pub"}, true},
+		{"COSIGN_CHECK_CLAIMS", "true", []string{"--key", "missing.pub"}, false},
+		{"COSIGN_INSECURE_IGNORE_TLOG", "true", certified, true},
+		{"COSIGN_PRIVATE_INFRASTRUCTURE", "1", certified, true},
+		{"COSIGN_INSECURE_IGNORE_TLOG", "false", certified, false},
+		{"COSIGN_INSECURE_IGNORE_TLOG", "true", append([]string{"--insecure-ignore-tlog"}, certified...), false},
+		{"COSIGN_INSECURE_IGNORE_TLOG", "true", []string{"--key", "missing.pub"}, false}, // as ever with a key
+	} {
+		t.Run(tt.variable+strings.Join(tt.args, " "), func(t *testing.T) {
+			t.Setenv(tt.variable, tt.value)
+			code, text := runs(t, append([]string{"verify", "127.0.0.1:1/a:b"}, tt.args...)...)
+			if refused := strings.Contains(text, tt.variable+" would have less proven"); refused != tt.refused || refused && code != exitMisuse {
+				t.Errorf("exit %d\n%s", code, text)
+			}
+		})
+	}
+}
+
+// TestWhatIsReadIsNotWrittenOver names for output what the command reads, or a key.
+func TestWhatIsReadIsNotWrittenOver(t *testing.T) {
+	isolate(t)
+	newKeys(t)
+	writeFile(t, "note.txt", "x")
+	key := mustReadFile(t, "cosign.key")
+	for _, args := range [][]string{
+		{"public-key", "--key", "cosign.key", "--output-file", "cosign.key"},
+		{"sign-blob", "--key", "cosign.key", "--bundle", "./cosign.key", "note.txt"},
+		{"sign-blob", "--key", "cosign.key", "--output-signature", "note.txt", "note.txt"},
+		{"sign", "--key", "env://NONE", "--output-certificate", "cosign.key", "127.0.0.1:1/a:b"},
+		{"attest", "--key", "cosign.key", "--predicate", "note.txt", "--bundle", "note.txt", "127.0.0.1:1/a:b"},
+		{"version", "--output-file", "cosign.key"},
+	} {
+		code, text := runs(t, args...)
+		if code != exitMisuse || !strings.Contains(text, "would be written over") {
+			t.Errorf("%v: exit %d\n%s", args, code, text)
+		}
+	}
+	if mustReadFile(t, "cosign.key") != key || mustReadFile(t, "note.txt") != "x" {
+		t.Error("a file is written over")
+	}
+	for range 2 {
+		if code, text := runs(t, "sign-blob", "--key", "cosign.key", "--bundle", "bundle", "note.txt"); code != exitHolds {
+			t.Errorf("exit %d\n%s", code, text)
+		}
+	}
+}
+
 // TestARegistryWithACertificateOfItsOwn walks the whole way with a registry that
 // only --registry-cacert vouches for, on loopback, where HTTP is allowed too.
 func TestARegistryWithACertificateOfItsOwn(t *testing.T) {

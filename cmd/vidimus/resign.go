@@ -65,6 +65,7 @@ something could not be read or signed, which is said, while all else was.`,
 	flags.BoolVar(&f.dryRun, "dry-run", false, "say what would be signed, and sign nothing")
 	flags.StringVarP(&f.output, "output", "o", "text", "text or json")
 	flags.BoolP("yes", "y", false, "accepted; nothing is asked")
+	flags.Lookup("attachment-tag-prefix").Hidden = true // it is refused
 	return cmd
 }
 

@@ -20,10 +20,10 @@ type stamperFlags struct {
 func (f *stamperFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.stamper, "timestamp-server-url", "", "get a timestamp from this RFC 3161 authority")
-	flags.StringVar(&f.stamperCA, "timestamp-client-cacert", "", "PEM `FILE` of authorities to trust for it, instead of the system's")
-	flags.StringVar(&f.stamperCert, "timestamp-client-cert", "", "PEM `FILE` of the certificate to show to it")
+	flags.StringVar(&f.stamperCA, "timestamp-client-cacert", "", "PEM `FILE` of authorities to trust for the timestamp authority, instead of the system's")
+	flags.StringVar(&f.stamperCert, "timestamp-client-cert", "", "PEM `FILE` of the certificate to show to the timestamp authority")
 	flags.StringVar(&f.stamperKey, "timestamp-client-key", "", "PEM `FILE` of its private key")
-	flags.StringVar(&f.stamperName, "timestamp-server-name", "", "the `NAME` that its certificate is of, if not its host's")
+	flags.StringVar(&f.stamperName, "timestamp-server-name", "", "the `NAME` that the timestamp authority's certificate is of, if not its host's")
 }
 
 // transport is what the authority is asked over, nil for the usual.

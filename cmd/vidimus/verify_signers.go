@@ -37,7 +37,7 @@ func (f *signerFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.caChains, "certificate-chain", "", "PEM certificates of both, in one file")
 	flags.BoolVar(&f.private, "private-infrastructure", false, "the same as --insecure-ignore-tlog")
 	flags.Lookup("private-infrastructure").Hidden = true
-	flags.BoolVar(&f.ignoreLog, "insecure-ignore-tlog", true, "with a certificate: a timestamp suffices, no log is needed (default false there)")
+	flags.BoolVar(&f.ignoreLog, "insecure-ignore-tlog", true, "no log entry is needed: with a key as ever, with a certificate (a timestamp suffices) only when this is given")
 }
 
 // wantedSigner is whose signature is wanted, and what that is called.

@@ -21,7 +21,7 @@ func (f *verifyFlags) refuseUnclaimed(by wantedSigner, annotations map[string]st
 	case len(annotations) > 0:
 		return errors.New("-a: with --check-claims=false nothing is checked that a payload claims, annotations neither")
 	case len(by.Keys) == 0:
-		return errors.New("--check-claims=false is not supported yet for certificates: name a key with --key")
+		return errors.New("--check-claims=false is not supported for certificates: name a key with --key")
 	}
 	return nil
 }
@@ -34,9 +34,7 @@ func (f *verifyFlags) verifyUnclaimed(ctx context.Context, reference name.Refere
 		return nil, err
 	}
 	defer free()
-	subject := verifier.Subject{
-		Repository: registryName(reference.Context().Registry) + "/" + reference.Context().RepositoryStr(), Digest: digest,
-	}
+	subject := verifier.Subject{Repository: canonicalName(reference), Digest: digest}
 	report := verifier.Verify(ctx, registry, subject, []verifier.Authority{by.Authority}, verifier.Sources(), nil)
 	var payloads []json.RawMessage
 	for _, e := range report.Evidence {

@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
@@ -51,11 +52,15 @@ type Client struct {
 	Open func(url string) error
 }
 
-// bounded reads no more of an answer than maxAnswer.
+// bounded asks nobody in the open, wherever an issuer sends it, and reads no more of an
+// answer than maxAnswer.
 type bounded struct{ http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
 func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := checkURL(req.URL.String()); err != nil {
+		return nil, err
+	}
 	resp, err := b.RoundTripper.RoundTrip(req)
 	if err != nil {
 		return nil, err
@@ -80,7 +85,7 @@ func (c Client) begin(ctx context.Context) (*session, context.Context, error) {
 	if err := checkURL(c.Issuer); err != nil {
 		return nil, nil, c.fault(err)
 	}
-	ctx = oidc.ClientContext(ctx, &http.Client{Transport: bounded{http.DefaultTransport}, Timeout: patience})
+	ctx = oidc.ClientContext(ctx, &http.Client{Transport: bounded{http.DefaultTransport}, Timeout: patience, CheckRedirect: readsOnly})
 	provider, err := oidc.NewProvider(ctx, c.Issuer)
 	if err != nil {
 		return nil, nil, c.fault(err)
@@ -98,10 +103,22 @@ func (c Client) begin(ctx context.Context) (*session, context.Context, error) {
 	}}, ctx, nil
 }
 
+// maxRedirects is net/http's own.
+const maxRedirects = 10
+
+// readsOnly follows redirects of what only reads: what is sent along with the rest, a
+// code or the client's secret, is for nobody else.
+func readsOnly(_ *http.Request, via []*http.Request) error {
+	if via[0].Method != http.MethodGet || len(via) >= maxRedirects {
+		return errors.New("it redirects, which is not followed")
+	}
+	return nil
+}
+
 // checkURL refuses addresses to which what is secret would go in the open.
 func checkURL(text string) error {
 	u, err := url.Parse(text)
-	if err != nil || u.Host == "" || u.User != nil {
+	if err != nil || u.Host == "" || u.User != nil || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return errors.New("not a URL of a host")
 	}
 	if u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname()) {
@@ -248,9 +265,14 @@ type issuerError struct {
 func (e *issuerError) Error() string { return "OpenID issuer " + e.issuer + ": " + clip(e.err.Error()) }
 func (e *issuerError) Unwrap() error { return e.err }
 
-// clip makes a text one line of bounded length.
+// clip makes a text one line of bounded length, without what would steer a terminal:
+// libraries put whole answers into their errors.
 func clip(text string) string {
 	text = strings.Join(strings.Fields(text), " ")
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		quoted := fmt.Sprintf("%+q", text)
+		text = quoted[1 : len(quoted)-1]
+	}
 	if len(text) > maxText {
 		text = text[:maxText] + "..."
 	}
@@ -259,6 +281,9 @@ func clip(text string) string {
 
 // printable is an issuer's text as it may go to a terminal.
 func printable(text string) string {
-	quoted := fmt.Sprintf("%+q", clip(text))
+	if text = clip(text); !strings.ContainsFunc(text, func(r rune) bool { return r > '~' }) {
+		return text
+	}
+	quoted := fmt.Sprintf("%+q", text)
 	return quoted[1 : len(quoted)-1]
 }

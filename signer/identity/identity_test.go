@@ -113,6 +113,8 @@ func TestIssuersThatAreNotBelieved(t *testing.T) {
 		"its name is another":         {func(i *issuer) { i.discovery = map[string]any{"issuer": "https://other.example"} }, "issuer"},
 		"its page is no web page":     {func(i *issuer) { i.discovery = map[string]any{"authorization_endpoint": "file:///etc/passwd"} }, "authorization endpoint"},
 		"its tokens come in the open": {func(i *issuer) { i.discovery = map[string]any{"token_endpoint": "http://token.example/"} }, "token endpoint"},
+		"its keys come in the open":   {func(i *issuer) { i.discovery = map[string]any{"jwks_uri": "http://keys.example/"} }, "want a URL of https"},
+		"its page is for no browser":  {func(i *issuer) { i.discovery = map[string]any{"authorization_endpoint": i.url + "/?a=\u009b31m"} }, "authorization endpoint"},
 		"it refuses":                  {func(i *issuer) { i.refuses = "not \x1b[31mtoday\nnor tomorrow" }, `access_denied: not \x1b[31mtoday nor tomorrow`},
 		"it wants a secret":           {func(i *issuer) { i.secret = "s" }, "invalid_client"},
 	} {
@@ -136,6 +138,32 @@ func TestIssuersThatAreNotBelieved(t *testing.T) {
 		if _, err := c.Browser(t.Context()); err == nil || !strings.Contains(err.Error(), "redirect URL") {
 			t.Errorf("redirect to %q: %v", bad, err)
 		}
+	}
+}
+
+// What goes to the token endpoint, a client's secret among it, goes nowhere else, and what
+// an issuer says goes to no terminal as it is.
+func TestAnIssuerThatSendsElsewhere(t *testing.T) {
+	i := startIssuer(t)
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("somebody else is asked for a token") }))
+	t.Cleanup(elsewhere.Close)
+	sends := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
+	t.Cleanup(sends.Close)
+	i.discovery = map[string]any{"token_endpoint": sends.URL}
+	c, _ := i.client()
+	c.Secret = "s3cret"
+	if _, err := c.Credentials(t.Context()); err == nil || !strings.Contains(err.Error(), "redirect") {
+		t.Errorf("error %v", err)
+	}
+	open := httptest.NewServer(http.RedirectHandler("http://issuer.example/", http.StatusFound))
+	t.Cleanup(open.Close)
+	if _, err := (Client{Issuer: open.URL, ID: "x"}).Browser(t.Context()); err == nil || !strings.Contains(err.Error(), "want a URL of https") {
+		t.Errorf("error %v", err)
+	}
+	colours := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "\x1b[31mred", http.StatusNotFound) }))
+	t.Cleanup(colours.Close)
+	if _, err := (Client{Issuer: colours.URL, ID: "x"}).Browser(t.Context()); err == nil || strings.Contains(err.Error(), "\x1b") || !strings.Contains(err.Error(), `\x1b[31mred`) {
+		t.Errorf("error %q", err)
 	}
 }
 
