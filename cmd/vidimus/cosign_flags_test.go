@@ -20,6 +20,7 @@ import (
 
 // TestFlagsOfCosignsThatAskForNothingMore are given as scripts give them.
 func TestFlagsOfCosignsThatAskForNothingMore(t *testing.T) {
+	isolate(t)
 	for _, args := range [][]string{
 		{"--offline", "--private-infrastructure", "--max-workers", "3", "-d", "--check-claims=true"},
 		{"--insecure-ignore-tlog", "--new-bundle-format=false", "-t", "5s"},

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // signIn has a person sign in with a browser, which is what person does.
@@ -23,8 +24,11 @@ func signIn(t *testing.T, c Client, told chan string, person func(told string)) 
 		err   error
 	}
 	done := make(chan answer, 1)
+	// Whoever is believed wrongly and sends nobody back is not waited for till the end of the tests.
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	go func() {
-		token, err := c.Browser(t.Context())
+		token, err := c.Browser(ctx)
 		done <- answer{token, err}
 	}()
 	select {
