@@ -34,8 +34,9 @@ call there are functions that ask registries, with docker's credentials:
   oci.file(ref, path)        what a file in the image's layers holds, as text; undefined
                              when there is none. Links are followed within the image.
   cosign.signatures(ref)     the signatures found beside an image, none of them checked:
-                             a list of {source, payload, signature}
-  cosign.verify(ref, key)    whether key has signed the image, true or false; key is
+                             a list of {Base64Signature, Payload, Source}; Payload is
+                             base64, too, of a payload or, in a bundle, a statement
+  cosign.verify(ref, key)    those by key that hold; undefined when none does. key is
                              what verify --key takes, or a whole PEM block
 
 A function is undefined where there is no such image, and its call ends the command

@@ -7,12 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"vidimus/policy"
 	"vidimus/policy/rego"
 	"vidimus/verifier"
 	"vidimus/verifier/envelope"
@@ -100,6 +101,7 @@ func (a *askingImages) file(ctx context.Context, given []string) (any, error) {
 	return string(content), err
 }
 
+// verify lists the signatures that hold by a key. Where there is none it is undefined.
 func (a *askingImages) verify(ctx context.Context, given []string) (any, error) {
 	found, err := a.find(ctx, given[0])
 	if err != nil {
@@ -111,13 +113,31 @@ func (a *askingImages) verify(ctx context.Context, given []string) (any, error) 
 			return nil, opaque(err)
 		}
 	}
-	evaluator, err := signerEvaluator(verifier.Authority{Name: "the key", Keys: []verifier.Key{key}}, nil)
+	authorities := []verifier.Authority{{Name: "the key", Keys: []verifier.Key{key}}}
+	report := verifier.Verify(ctx, found, found.subject(), authorities, verifier.Sources(), nil)
+	type place struct {
+		source string
+		digest v1.Hash
+	}
+	holds := make(map[place]bool)
+	for _, e := range report.Evidence {
+		if e.Verified() && e.IsSignature() {
+			holds[place{e.Source(), e.Digest()}] = true
+		}
+	}
+	all, err := found.signatures(ctx)
 	if err != nil {
 		return nil, err
 	}
-	subject := found.subject()
-	d, err := evaluator.Evaluate(ctx, found, policy.Subject{Repository: subject.Repository, Digest: subject.Digest})
-	return d.Allowed, opaque(err)
+	all = slices.DeleteFunc(all, func(s shownSignature) bool { return !holds[place{s.Source, s.digest}] || !s.by(authorities) })
+	switch {
+	case len(all) > 0:
+		return all, nil
+	case len(report.Failures) > 0:
+		return nil, opaque(fmt.Errorf("%s: %w", report.Failures[0].Source, report.Failures[0].Err))
+	default:
+		return nil, fmt.Errorf("no signature by %s: %w", given[1], fs.ErrNotExist)
+	}
 }
 
 // opaque is err as one that is no absence of an image, whatever caused it: a missing key
@@ -129,47 +149,65 @@ func opaque(err error) error {
 	return err
 }
 
-// shownSignature is one signature that was found and not checked.
+// shownSignature is one signature that was found. Its names are those that the functions
+// have had since the first cosign.
 type shownSignature struct {
-	Source    string          `json:"source"`
-	Payload   json.RawMessage `json:"payload"` // a simple-signing payload, or an in-toto statement
-	Signature string          `json:"signature"`
+	Base64Signature string
+	Payload         []byte // a simple-signing payload, or an in-toto statement
+	Source          string // as verifier.Evidence has it
+
+	digest v1.Hash // likewise
 }
 
-// signatures lists what stands at the tag and in the bundles that the referrers API or
-// the fallback tag lists, as far as it can be read.
+// by reports whether somebody of authorities made it. One in a bundle, which has no
+// other, is by whom the bundle is.
+func (s shownSignature) by(authorities []verifier.Authority) bool {
+	if !strings.HasPrefix(s.Source, "sha256-") {
+		return true
+	}
+	signature, err := base64.StdEncoding.DecodeString(s.Base64Signature)
+	return err == nil && verifier.VerifyBlob(s.Payload, verifier.Blob{Signature: signature}, authorities, time.Time{}).Verified()
+}
+
+// signatures lists what is found beside an image, and checks nothing of it.
 func (a *askingImages) signatures(ctx context.Context, given []string) (any, error) {
 	found, err := a.find(ctx, given[0])
 	if err != nil {
 		return nil, err
 	}
+	return found.signatures(ctx)
+}
+
+// signatures lists what stands at the tags and in the bundles that the referrers API or
+// the fallback tag lists, as far as it can be read.
+func (f foundImage) signatures(ctx context.Context) ([]shownSignature, error) {
 	all := []shownSignature{}
-	tag := "sha256-" + found.digest.Hex
-	image, err := found.manifestOf(ctx, tag+".sig")
-	if err != nil {
-		return nil, err
-	}
-	for _, layer := range image.Layers {
-		if layer.MediaType != envelope.MediaTypeSimpleSigning || len(all) == verifier.MaxSignatures {
-			continue
-		}
-		payload, err := found.Blob(ctx, "", layer)
+	tag := "sha256-" + f.digest.Hex
+	for _, suffix := range []string{".sig", ".cosign"} {
+		image, err := f.manifestOf(ctx, tag+suffix)
 		if err != nil {
-			return nil, opaque(err)
+			return nil, err
 		}
-		if json.Valid(payload) {
-			all = append(all, shownSignature{tag + ".sig", payload, layer.Annotations["dev.cosignproject.cosign/signature"]})
+		for _, layer := range image.Layers {
+			if layer.MediaType != envelope.MediaTypeSimpleSigning || len(all) == verifier.MaxSignatures {
+				continue
+			}
+			payload, err := f.Blob(ctx, "", layer)
+			if err != nil {
+				return nil, opaque(err)
+			}
+			all = append(all, shownSignature{layer.Annotations["dev.cosignproject.cosign/signature"], payload, tag + suffix, layer.Digest})
 		}
 	}
-	listed, err := found.Referrers(ctx, "", found.digest)
+	listed, err := f.Referrers(ctx, "", f.digest)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, verifier.ErrMore) {
 		return nil, err
 	}
-	fallback, err := found.manifestOf(ctx, tag)
+	fallback, err := f.manifestOf(ctx, tag)
 	if err != nil {
 		return nil, err
 	}
-	return found.bundles(ctx, all, append(listed, fallback.Manifests...))
+	return f.bundles(ctx, all, append(listed, fallback.Manifests...))
 }
 
 // anyManifest is an image's or an index's.
@@ -215,7 +253,7 @@ func (f foundImage) bundles(ctx context.Context, all []shownSignature, referrers
 				continue
 			}
 			if said, err := envelope.ParseStatement(bundle.Statement); err == nil && said.PredicateType == envelope.PredicateCosignSign {
-				all = append(all, shownSignature{"referrer " + referrer.Digest.String(), bundle.Statement, base64.StdEncoding.EncodeToString(bundle.Signature)})
+				all = append(all, shownSignature{base64.StdEncoding.EncodeToString(bundle.Signature), bundle.Statement, "referrer " + referrer.Digest.String(), layer.Digest})
 			}
 		}
 	}
