@@ -112,7 +112,8 @@ func TestABundleInAFile(t *testing.T) {
 	}
 	for want, args := range map[string][]string{
 		"has no bundle":            {"--format", "tag"},
-		"give one of them":         {"--payload", bundle},
+		"give one of them":         {"--payload", key.public},
+		"would be written over":    {"--payload", bundle},
 		"--bundle is about one":    {image},
 		"signatures would be made": {"--sign-container-identity", "a.example/x,b.example/x"},
 	} {
