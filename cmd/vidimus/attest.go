@@ -177,11 +177,7 @@ func printAttestation(ctx context.Context, cmd *cobra.Command, by signedBy, form
 		}
 		bundled = true
 	}
-	statement, err := signer.Statement(request)
-	if err != nil {
-		return err
-	}
-	sealed, err := signer.Seal(ctx, by.config(), signer.Content{Statement: statement})
+	statement, sealed, err := sealStatement(ctx, by, request)
 	if err != nil {
 		return err
 	}

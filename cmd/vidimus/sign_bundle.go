@@ -55,14 +55,19 @@ func (f *bundleFlag) writeResult(cmd *cobra.Command, results []signer.Result) er
 	return nil
 }
 
+// sealStatement signs the statement of a request and attaches nothing.
+func sealStatement(ctx context.Context, by signedBy, request signer.Request) (statement []byte, sealed signer.Sealed, err error) {
+	if statement, err = signer.Statement(request); err != nil {
+		return nil, signer.Sealed{}, err
+	}
+	sealed, err = signer.Seal(ctx, by.config(), signer.Content{Statement: statement})
+	return statement, sealed, err
+}
+
 // sealOnly signs the statement of a request and attaches nothing: the bundle goes to
 // --bundle, or else to standard output.
 func (f *bundleFlag) sealOnly(ctx context.Context, cmd *cobra.Command, by signedBy, request signer.Request) error {
-	statement, err := signer.Statement(request)
-	if err != nil {
-		return err
-	}
-	sealed, err := signer.Seal(ctx, by.config(), signer.Content{Statement: statement})
+	_, sealed, err := sealStatement(ctx, by, request)
 	if err != nil {
 		return err
 	}
