@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,26 @@ func pull(t *testing.T, w *world, repository, reference string, image lying.Cont
 	served(t, w.get(manifestPath(repository, reference)), image)
 	for _, blob := range image.Blobs {
 		servedBlob(t, w.get(blobPath(repository, lying.Digest(blob))), blob)
+	}
+}
+
+// kept waits until the store has what was pulled: a client has it before.
+func kept(t *testing.T, w *world, blobs ...[]byte) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for _, blob := range blobs {
+		for {
+			held, _, err := w.store.Open(ctx, lying.Digest(blob))
+			if err == nil {
+				held.Close()
+				break
+			}
+			if ctx.Err() != nil {
+				t.Fatalf("%s is not kept: %v", lying.Digest(blob), err)
+			}
+			runtime.Gosched()
+		}
 	}
 }
 
@@ -170,6 +191,7 @@ func TestExactRequests(t *testing.T) {
 	t.Run("a second repository that has the same blobs makes a HEAD for each", func(t *testing.T) {
 		w := begin(t)
 		pull(t, w, web, "v1", image)
+		kept(t, w, image.Blobs...) // else the second may come while the first is written
 		w.up.PushSigned("acme/two", image, w.key, "v1")
 		w.up.Forget()
 		pull(t, w, "ghcr.io/acme/two", "v1", image)
